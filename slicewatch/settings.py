@@ -1,0 +1,242 @@
+"""Every app setting: read once a process, cast, and loud when wrong.
+
+An app setting is an environment variable (``local.settings.json`` on a laptop). The field's
+metadata holds its name and its description; the configuration table of the README is made of
+them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+class SettingError(ValueError):
+    """An app setting has a value that cannot be used; the text names the setting and why."""
+
+
+def _setting(
+    name: str,
+    default: Any,
+    description: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    metadata = {
+        "name": name, "description": description, "low": low, "high": high, "choices": choices,
+    }  # fmt: skip
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The app settings; times in seconds, sizes in bytes."""
+
+    # --- storage
+    storage: str = _setting(
+        "SLICEWATCH_STORAGE",
+        "",
+        "connection string of the storage account that holds studies and reviews; "
+        "empty: the one of AzureWebJobsStorage",
+    )
+    storage_account_url: str = _setting(
+        "SLICEWATCH_STORAGE_ACCOUNT",
+        "",
+        "name of the storage account, reached with the app's managed identity instead of a "
+        "connection string",
+    )
+    storage_timeout_s: float = _setting(
+        "SLICEWATCH_STORAGE_TIMEOUT_SECONDS",
+        20.0,
+        "how long one storage operation is retried before it counts as unreachable",
+        low=1,
+        high=300,
+    )
+    # --- what may arrive
+    max_object_bytes: int = _setting(
+        "SLICEWATCH_MAX_OBJECT_BYTES", 1 << 30, "largest DICOM object that is accepted", low=1024
+    )
+    max_request_bytes: int = _setting(
+        "SLICEWATCH_MAX_REQUEST_BYTES", 1 << 30, "largest request body", low=1024
+    )
+    max_frame_pixels: int = _setting(
+        "SLICEWATCH_MAX_FRAME_PIXELS", 64_000_000, "rows × columns bound of one frame", low=4096
+    )
+    max_frames: int = _setting(
+        "SLICEWATCH_MAX_FRAMES", 4096, "bound on the frames of one object", low=1
+    )
+    max_decoded_bytes: int = _setting(
+        "SLICEWATCH_MAX_DECODED_BYTES",
+        4 << 30,
+        "rows × columns × samples × bytes × frames bound of one object",
+        low=1 << 20,
+    )
+    max_archive_entries: int = _setting(
+        "SLICEWATCH_MAX_ARCHIVE_ENTRIES", 20_000, "bound on the entries of an archive", low=1
+    )
+    max_archive_bytes: int = _setting(
+        "SLICEWATCH_MAX_ARCHIVE_BYTES", 8 << 30, "unpacked size bound of an archive", low=1024
+    )
+    max_archive_ratio: int = _setting(
+        "SLICEWATCH_MAX_ARCHIVE_RATIO",
+        200,
+        "largest unpacked to packed ratio of an archive entry",
+        low=2,
+    )
+    dropbox_source: str = _setting(
+        "SLICEWATCH_DROPBOX_SOURCE",
+        "LogsAndContainerScan",
+        "how blobs dropped into `dropbox` are noticed",
+        choices=("LogsAndContainerScan", "EventGrid"),
+    )
+    # --- collecting
+    quiet_s: float = _setting(
+        "SLICEWATCH_QUIET_SECONDS",
+        60.0,
+        "a study is complete when nothing came for this long",
+        low=0.1,
+        high=86_400,
+    )
+    force_s: float = _setting(
+        "SLICEWATCH_FORCE_SECONDS",
+        3600.0,
+        "a study is reviewed at the latest this long after its first slice",
+        low=0.1,
+        high=604_800,
+    )
+    poll_s: float = _setting(
+        "SLICEWATCH_POLL_SECONDS",
+        1.0,
+        "shortest pause between two inventories of a study that is arriving",
+        low=0.05,
+        high=600,
+    )
+    max_poll_s: float = _setting(
+        "SLICEWATCH_MAX_POLL_SECONDS",
+        10.0,
+        "longest pause between two inventories while nothing arrives",
+        low=0.05,
+        high=3600,
+    )
+    batch_wait_s: float = _setting(
+        "SLICEWATCH_BATCH_WAIT_SECONDS",
+        5.0,
+        "a batch that is not full is screened when its oldest slice waited this long",
+        low=0,
+        high=600,
+    )
+    # --- screening
+    batch_size: int = _setting(
+        "SLICEWATCH_BATCH_SIZE", 32, "objects that one activity screens", low=1, high=256
+    )
+    max_in_flight: int = _setting(
+        "SLICEWATCH_MAX_IN_FLIGHT", 8, "batches of one study in flight at a time", low=1, high=256
+    )
+    retry_attempts: int = _setting(
+        "SLICEWATCH_RETRY_ATTEMPTS",
+        5,
+        "attempts of an activity at transient faults",
+        low=1,
+        high=50,
+    )
+    retry_first_s: float = _setting(
+        "SLICEWATCH_RETRY_FIRST_SECONDS",
+        2.0,
+        "pause before the second attempt, doubled each time",
+        low=0.01,
+        high=600,
+    )
+    onnx_threads: int = _setting(
+        "SLICEWATCH_ONNX_THREADS",
+        0,
+        "threads of one inference call; 0: one a core",
+        low=0,
+        high=256,
+    )
+    models: Path = _setting(
+        "SLICEWATCH_MODELS", _ROOT / "models", "folder of the model registry (TOML and weights)"
+    )
+    policy: Path = _setting(
+        "SLICEWATCH_POLICY",
+        _ROOT / "slicewatch" / "policies" / "default.toml",
+        "the triage policy (TOML)",
+    )
+    # --- review
+    clinical_sla_s: float = _setting(
+        "SLICEWATCH_CLINICAL_SLA_SECONDS",
+        3600.0,
+        "a clinical item escalates when it is undecided for this long",
+        low=0.1,
+    )
+    forensic_sla_s: float = _setting(
+        "SLICEWATCH_FORENSIC_SLA_SECONDS",
+        86_400.0,
+        "a forensic item escalates when it is undecided for this long",
+        low=0.1,
+    )
+    max_escalation: int = _setting(
+        "SLICEWATCH_MAX_ESCALATION", 3, "escalation levels; the last one stays", low=0, high=20
+    )
+    sweep_schedule: str = _setting(
+        "SLICEWATCH_SWEEP_SCHEDULE",
+        "0 */5 * * * *",
+        "NCRONTAB schedule of the sweep for studies that nothing works on",
+    )
+
+    def __post_init__(self) -> None:
+        if self.max_poll_s < self.poll_s:
+            raise SettingError(
+                "SLICEWATCH_MAX_POLL_SECONDS is smaller than SLICEWATCH_POLL_SECONDS"
+            )
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """Read the settings from an environment.
+
+    Raises:
+        SettingError: a value does not cast or lies outside its bounds; the text names the
+            setting, the value's fault and what is expected.
+    """
+    values: dict[str, Any] = {}
+    for f in dataclasses.fields(Settings):
+        text = environ.get(f.metadata["name"], "").strip()
+        if text:
+            values[f.name] = _cast(f.metadata, type(f.default), text)
+    if not values.get("storage") and not values.get("storage_account_url"):
+        values["storage"] = environ.get("AzureWebJobsStorage", "").strip()
+    return Settings(**values)
+
+
+def _cast(meta: Mapping[str, Any], kind: type, text: str) -> Any:
+    name = meta["name"]
+    if issubclass(kind, Path):
+        return Path(text)
+    if kind is str:
+        if meta["choices"] and text not in meta["choices"]:
+            raise SettingError(f"{name} is {text!r}; expected one of {', '.join(meta['choices'])}")
+        return text
+    try:
+        value = kind(text)
+    except ValueError:
+        noun = "a whole number" if kind is int else "a number"
+        raise SettingError(f"{name} is {text!r}; expected {noun}") from None
+    low, high = meta["low"], meta["high"]
+    if not (low is None or value >= low) or not (high is None or value <= high):
+        bounds = f"from {low}" + ("" if high is None else f" to {high}")
+        raise SettingError(f"{name} is {text!r}; expected a value {bounds}")
+    return value
+
+
+@cache
+def current() -> Settings:
+    """The settings of this process, read from its environment on first use."""
+    return load(os.environ)

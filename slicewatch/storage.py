@@ -1,0 +1,319 @@
+"""The one module that talks to blob, table and queue storage.
+
+The same path serves Azure and Azurite. Every function that reaches the account raises
+`StorageUnavailable` when the account does not answer, after the SDK's own retries, so that a
+door can say 503 and an activity's retry policy can try again; what a caller can act on has its
+own error (`BlobMissing`, `Conflict`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from slicewatch import settings as app_settings
+
+if TYPE_CHECKING:
+    from azure.data.tables import TableClient
+    from azure.storage.blob import BlobServiceClient, ContainerClient
+    from azure.storage.queue import QueueClient
+
+INCOMING = "incoming"
+REVIEWS = "reviews"
+QUARANTINE = "quarantine"
+DROPBOX = "dropbox"
+WORKLIST = "worklist"
+
+# The well-known account of the storage emulator: "UseDevelopmentStorage=true" stands for it, and
+# the SDKs for Python do not expand it.
+_EMULATOR = (
+    "DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;"
+    "AccountKey=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==;"
+    "BlobEndpoint=http://127.0.0.1:10000/devstoreaccount1;"
+    "QueueEndpoint=http://127.0.0.1:10001/devstoreaccount1;"
+    "TableEndpoint=http://127.0.0.1:10002/devstoreaccount1;"
+)
+
+
+class StorageUnavailable(Exception):
+    """The storage account does not answer, or is throttling; worth another try later."""
+
+
+class BlobMissing(KeyError):
+    """No such blob; the argument is ``container/name``."""
+
+
+class Conflict(Exception):
+    """A conditional write lost: the blob or entity is not as the caller last saw it."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlobInfo:
+    """What a listing tells of a blob."""
+
+    name: str
+    size: int
+    etag: str
+    last_modified: datetime
+    metadata: Mapping[str, str]
+
+
+class Storage:
+    """Blobs, tables and queues of one storage account; safe under threads.
+
+    Containers, tables and queues are made on first use. Clients are made lazily, so that building
+    a `Storage` costs no import and no connection.
+    """
+
+    def __init__(self, settings: app_settings.Settings) -> None:
+        if not settings.storage and not settings.storage_account_url:
+            raise app_settings.SettingError(
+                "no storage account: set AzureWebJobsStorage, SLICEWATCH_STORAGE or "
+                "SLICEWATCH_STORAGE_ACCOUNT"
+            )
+        self._settings = settings
+        self._lock = threading.RLock()
+        self._clients: dict[tuple[str, str], Any] = {}
+
+    # --- blobs
+
+    def read(self, container: str, name: str) -> bytes:
+        """The blob's bytes. Raises `BlobMissing`, `StorageUnavailable`."""
+        with _faults(f"{container}/{name}"):
+            return self._container(container).download_blob(name).readall()
+
+    def write(
+        self,
+        container: str,
+        name: str,
+        data: bytes,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        content_type: str = "application/octet-stream",
+        if_absent: bool = False,
+    ) -> None:
+        """Store the bytes. Raises `Conflict` when `if_absent` and the blob exists already."""
+        from azure.storage.blob import ContentSettings
+
+        with _faults(f"{container}/{name}"):
+            self._container(container).upload_blob(
+                name,
+                data,
+                overwrite=not if_absent,
+                metadata=dict(metadata or {}),
+                content_settings=ContentSettings(content_type=content_type),
+            )
+
+    def info(self, container: str, name: str) -> BlobInfo | None:
+        """Size, ETag, time and metadata of a blob; ``None`` when there is none."""
+        try:
+            with _faults(f"{container}/{name}"):
+                found = self._container(container).get_blob_client(name).get_blob_properties()
+        except BlobMissing:
+            return None
+        return _info(found)
+
+    def listing(self, container: str, prefix: str = "") -> Iterator[BlobInfo]:
+        """The blobs whose names start with `prefix`, in the order of their names."""
+        with _faults(f"{container}/{prefix}"):
+            pages = self._container(container).list_blobs(
+                name_starts_with=prefix or None, include=["metadata"]
+            )
+            yield from map(_info, pages)
+
+    def delete(self, container: str, name: str, *, etag: str | None = None) -> None:
+        """Delete a blob; a missing one is fine. Raises `Conflict` when its ETag is another."""
+        from azure.core import MatchConditions
+
+        condition = {"etag": etag, "match_condition": MatchConditions.IfNotModified} if etag else {}
+        with contextlib.suppress(BlobMissing), _faults(f"{container}/{name}"):
+            self._container(container).delete_blob(name, **condition)
+
+    # --- tables
+
+    def insert_entity(self, table: str, entity: Mapping[str, Any]) -> None:
+        """Insert. Raises `Conflict` when the entity exists."""
+        with _faults(table):
+            self._table(table).create_entity(dict(entity))
+
+    def entity(self, table: str, partition: str, row: str) -> dict[str, Any] | None:
+        """The entity with its ETag under ``etag``; ``None`` when there is none."""
+        try:
+            with _faults(f"{table}/{row}"):
+                found = self._table(table).get_entity(partition, row)
+        except BlobMissing:
+            return None
+        return {**found, "etag": found.metadata["etag"]}
+
+    def replace_entity(self, table: str, entity: Mapping[str, Any], *, etag: str) -> None:
+        """Replace the entity when it still has this ETag; else raises `Conflict`."""
+        from azure.core import MatchConditions
+        from azure.data.tables import UpdateMode
+
+        with _faults(table):
+            self._table(table).update_entity(
+                dict(entity),
+                mode=UpdateMode.REPLACE,
+                etag=etag,
+                match_condition=MatchConditions.IfNotModified,
+            )
+
+    def entities(
+        self, table: str, query: str, parameters: Mapping[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        """Entities that match an OData filter with ``@name`` parameters."""
+        with _faults(table):
+            for found in self._table(table).query_entities(query, parameters=dict(parameters)):
+                yield {**found, "etag": found.metadata["etag"]}
+
+    # --- queues
+
+    def enqueue(self, queue: str, text: str) -> None:
+        """Put a message on a queue, Base64 as the Functions queue trigger reads it."""
+        with _faults(queue):
+            self._queue(queue).send_message(text)
+
+    # --- clients
+
+    def ping(self) -> None:
+        """One cheap round trip. Raises `StorageUnavailable`."""
+        with _faults("account"):
+            self._blob_service().get_service_properties()
+
+    def _client(self, kind: str, name: str, make: Any) -> Any:
+        with self._lock:
+            if (kind, name) not in self._clients:
+                self._clients[kind, name] = make()
+            return self._clients[kind, name]
+
+    def _connection(self) -> str:
+        text = self._settings.storage
+        return _EMULATOR if text.rstrip(";") == "UseDevelopmentStorage=true" else text
+
+    def _account(self, service: str) -> dict[str, Any]:
+        return {
+            "account_url" if service != "table" else "endpoint": (
+                f"https://{self._settings.storage_account_url}.{service}.core.windows.net"
+            ),
+            "credential": _managed_identity(),
+        }
+
+    def _retry(self) -> dict[str, Any]:
+        return {
+            "retry_total": 4,
+            "retry_connect": 4,
+            "connection_timeout": self._settings.storage_timeout_s,
+            "read_timeout": max(60.0, self._settings.storage_timeout_s),
+        }
+
+    def _blob_service(self) -> BlobServiceClient:
+        from azure.storage.blob import BlobServiceClient, ExponentialRetry
+
+        def make() -> BlobServiceClient:
+            # Azure's default waits up to 15 s between tries; a door that answers 503 soon lets
+            # its sender keep the data, and an activity is tried again by its retry policy.
+            options: dict[str, Any] = self._retry() | {
+                "retry_policy": ExponentialRetry(
+                    initial_backoff=0.2, increment_base=2, retry_total=4
+                ),
+                "max_single_get_size": 64 << 20,
+            }
+            if self._settings.storage_account_url:
+                return BlobServiceClient(**self._account("blob"), **options)
+            return BlobServiceClient.from_connection_string(self._connection(), **options)
+
+        service: BlobServiceClient = self._client("blob", "", make)
+        return service
+
+    def _container(self, name: str) -> ContainerClient:
+        def make() -> ContainerClient:
+            from azure.core.exceptions import ResourceExistsError
+
+            client = self._blob_service().get_container_client(name)
+            with contextlib.suppress(ResourceExistsError):
+                client.create_container()
+            return client
+
+        container: ContainerClient = self._client("container", name, make)
+        return container
+
+    def _table(self, name: str) -> TableClient:
+        def make() -> TableClient:
+            from azure.data.tables import TableServiceClient
+
+            if self._settings.storage_account_url:
+                service = TableServiceClient(**self._account("table"), **self._retry())
+            else:
+                service = TableServiceClient.from_connection_string(
+                    self._connection(), **self._retry()
+                )
+            return service.create_table_if_not_exists(name)
+
+        table: TableClient = self._client("table", name, make)
+        return table
+
+    def _queue(self, name: str) -> QueueClient:
+        def make() -> QueueClient:
+            from azure.core.exceptions import ResourceExistsError
+            from azure.storage.queue import QueueClient, TextBase64EncodePolicy
+
+            encode: dict[str, Any] = {"message_encode_policy": TextBase64EncodePolicy()}
+            if self._settings.storage_account_url:
+                client = QueueClient(
+                    **self._account("queue"), queue_name=name, **encode, **self._retry()
+                )
+            else:
+                client = QueueClient.from_connection_string(
+                    self._connection(), name, **encode, **self._retry()
+                )
+            with contextlib.suppress(ResourceExistsError):
+                client.create_queue()
+            return client
+
+        queue: QueueClient = self._client("queue", name, make)
+        return queue
+
+
+@cache
+def current() -> Storage:
+    """The storage of this process, by its app settings."""
+    return Storage(app_settings.current())
+
+
+@cache
+def _managed_identity() -> Any:
+    from azure.identity import DefaultAzureCredential
+
+    return DefaultAzureCredential()
+
+
+def _info(found: Any) -> BlobInfo:
+    return BlobInfo(
+        found.name, found.size, found.etag, found.last_modified, dict(found.metadata or {})
+    )
+
+
+@contextlib.contextmanager
+def _faults(what: str) -> Iterator[None]:
+    """Translate the SDK's errors to the three that callers act on."""
+    from azure.core import exceptions as azure_errors
+
+    try:
+        yield
+    except azure_errors.ResourceNotFoundError as error:
+        raise BlobMissing(what) from error
+    except (azure_errors.ResourceExistsError, azure_errors.ResourceModifiedError) as error:
+        raise Conflict(what) from error
+    except (azure_errors.ServiceRequestError, azure_errors.ServiceResponseError) as error:
+        raise StorageUnavailable(f"storage does not answer: {type(error).__name__}") from error
+    except azure_errors.HttpResponseError as error:
+        if error.status_code == 412:
+            raise Conflict(what) from error
+        if error.status_code in (408, 429) or (error.status_code or 0) >= 500:
+            raise StorageUnavailable(f"storage answers {error.status_code}") from error
+        raise
