@@ -217,13 +217,23 @@ class BatchResult(Record):
 
 @dataclass(frozen=True, slots=True)
 class FindingSlice(Record):
-    """One slice of a finding: which frame, and its box there."""
+    """One slice of a finding: which frame, and the hull of the finding's boxes there."""
 
     sop_instance_uid: str
     frame: int
     blob: str
     score: float
     box: Box
+    instance_number: int | None = None
+
+
+class LinkedBy(StrEnum):
+    """What told which slices are neighbours."""
+
+    POSITION = "position"
+    """Position along the slice normal, in patient space."""
+    ORDER = "order"
+    """Instance and frame numbers, boxes in pixels: the geometry is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,8 +243,12 @@ class Finding(Record):
     Attributes:
         id: stable within a study: the same slices and boxes give the same id.
         score: the highest of its slices; `mean_score` their mean.
+        slices: in the order of their positions (without geometry: of their numbers).
         centre_mm: LPS mm, of the box hull; ``None`` without geometry.
         extent_mm: size of the box hull along the row, the column and the slice normal, mm.
+        planes: distinct slice positions; fewer than `slices` where a dynamic series shows a
+            position several times.
+        rules: names of the triage rules it met; empty when it is listed and flagged nothing.
     """
 
     id: str
@@ -246,6 +260,27 @@ class Finding(Record):
     model: str = ""
     centre_mm: tuple[float, float, float] | None = None
     extent_mm: tuple[float, float, float] | None = None
+    planes: int = 0
+    linked_by: LinkedBy = LinkedBy.POSITION
+    rules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FoldedFindings(Record):
+    """Findings beyond what one review lists, counted; their boxes are in the slice results.
+
+    Attributes:
+        count: findings; slices: boxes of theirs, one a frame; score: the highest of them.
+        flagged: how many of them met a triage rule (they were triaged like all others).
+    """
+
+    series_instance_uid: str
+    label: str
+    model: str
+    count: int
+    slices: int
+    score: float
+    flagged: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,6 +385,7 @@ class Review(Record):
     content_digest: str
     timings: dict[str, Any] = field(default_factory=dict)
     supersedes: int | None = None
+    folded_findings: tuple[FoldedFindings, ...] = ()
     disclaimer: str = DISCLAIMER
 
     @property
