@@ -392,3 +392,173 @@ class Review(Record):
     def priority(self) -> int:
         """The highest priority of its lanes; 0 when none was flagged."""
         return max((flag.priority for flag in self.lanes), default=0)
+
+
+# --- durable messages -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Retry(Record):
+    """How an activity is tried again at transient faults; seconds, doubled each time."""
+
+    attempts: int
+    first_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewPlan(Record):
+    """Input of ``review_study``: an orchestrator reads no settings, so they come with it.
+
+    Attributes:
+        quiet_s: the study is complete when nothing came for this long.
+        force_s: it is reviewed at the latest this long after `started`.
+        started: UTC ISO 8601 of the first run, kept over continue-as-new; ``None`` at first.
+        received, changed: what the inventory last counted, and when (UTC ISO 8601) it changed.
+        sla_s: lane to seconds until an undecided item escalates.
+    """
+
+    study: str
+    quiet_s: float
+    force_s: float
+    poll_s: float
+    max_poll_s: float
+    max_in_flight: int
+    retry: Retry
+    sla_s: dict[str, float]
+    max_escalation: int
+    started: str | None = None
+    received: int = 0
+    changed: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InventoryRequest(Record):
+    """Input of ``take_inventory``.
+
+    Attributes:
+        after: highest batch number that the caller knows; -1 for none.
+        flush: put slices into a batch that is not full, too.
+    """
+
+    study: str
+    after: int = -1
+    flush: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory(Record):
+    """Answer of ``take_inventory``: the study as storage holds it; counts are objects.
+
+    Attributes:
+        batches: numbers above `InventoryRequest.after` of batches to screen, ascending.
+        last_batch: the highest number looked at; ask again after it when `more`.
+        unassigned: received, in no batch yet.
+        done: totals of the batches screened already.
+        closed: the sender said that the study is complete; `missing` counts the SOP instance
+            UIDs that it listed and that have not come.
+    """
+
+    received: int
+    batches: tuple[int, ...]
+    last_batch: int
+    more: bool
+    unassigned: int
+    done: BatchResult
+    closed: bool
+    missing: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRequest(Record):
+    """Input of ``screen_slices``."""
+
+    study: str
+    batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class AssessRequest(Record):
+    """Input of ``assess_study``: UTC ISO 8601 times as the orchestrator saw them."""
+
+    study: str
+    started: str
+    last_arrival: str
+    screened: str
+    forced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment(Record):
+    """Answer of ``assess_study``: what the orchestrator needs of the review that was written."""
+
+    study: str
+    generation: int
+    status: StudyStatus
+    lanes: tuple[LaneFlag, ...]
+    findings: int
+    content_digest: str
+    objects: int
+
+
+@dataclass(frozen=True, slots=True)
+class Published(Record):
+    """Answer of ``publish_review``: the worklist items that wait for a decision."""
+
+    items: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionPlan(Record):
+    """Input of ``await_decision``: one worklist item and its service level."""
+
+    item: str
+    sla_s: float
+    max_escalation: int
+    retry: Retry
+    level: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Escalation(Record):
+    """Input of ``escalate_item``: the level that the item rises to."""
+
+    item: str
+    level: int
+
+
+@dataclass(frozen=True, slots=True)
+class ItemState(Record):
+    """Answer of ``escalate_item``: the item's state, for a decision whose event got lost."""
+
+    item: str
+    state: str
+    level: int
+
+
+@dataclass(frozen=True, slots=True)
+class SettleRequest(Record):
+    """Input of ``settle_study``: the review that claims to cover everything received."""
+
+    study: str
+    content_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress(Record):
+    """Custom status of ``review_study``; counts are objects.
+
+    `published` says that a review of what was received then is out.
+    """
+
+    status: StudyStatus
+    received: int
+    screened: int
+    not_screened: int
+    rejected: int
+    with_detections: int
+    published: bool = False
+    generation: int | None = None
+    lanes: tuple[str, ...] = ()
+    priority: int = 0
+    closed: bool = False
+    missing: int = 0

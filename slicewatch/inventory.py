@@ -1,0 +1,319 @@
+"""The ledger of a study in storage: what came, what is in which batch, what is done.
+
+A study's state is in blobs alone, so that an orchestration that is lost or started anew goes on
+where the last one stopped, and so that its history and messages do not grow with slices::
+
+    incoming/{study}/{series}/{sop}.dcm            the originals
+    reviews/open/{study}                           the study is unfinished: the sweep's list
+    reviews/{study}/close.json                     the sender says that it is complete
+    reviews/{study}/slices/{batch}.json            manifest: the objects of a batch, immutable
+    reviews/{study}/slices/{batch}.{models}.json   slice results of a batch by these models
+    reviews/{study}/{generation}/review.json       a published review
+
+Manifests are numbered without gaps and written only where none is, so two writers cannot give
+one number to different batches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+from slicewatch.records import (
+    BatchResult,
+    Inventory,
+    InventoryRequest,
+    Record,
+    Retry,
+    Review,
+    ReviewPlan,
+    SliceResult,
+)
+from slicewatch.settings import Settings
+from slicewatch.storage import INCOMING, REVIEWS, BlobInfo, BlobMissing, Conflict, Storage
+
+_OPEN = "open/"
+_COUNTS = ("screened", "not_screened", "rejected", "with_detections")
+MOST_BATCHES = 128
+"""Batch numbers in one answer: keeps the durable message small at any size of study."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry(Record):
+    """One object of a batch: its name in ``incoming`` and the SHA-256 of its bytes."""
+
+    blob: str
+    sha256: str
+
+
+def instance_id(study: str) -> str:
+    """The orchestration's instance id of a study: tells nothing of the patient, and is stable."""
+    return f"study-{hashlib.sha256(study.encode()).hexdigest()[:32]}"
+
+
+def review_plan(settings: Settings, study: str) -> ReviewPlan:
+    """The orchestrator's input for a study, with the app settings it needs."""
+    return ReviewPlan(
+        study=study,
+        quiet_s=settings.quiet_s,
+        force_s=settings.force_s,
+        poll_s=settings.poll_s,
+        max_poll_s=settings.max_poll_s,
+        max_in_flight=settings.max_in_flight,
+        retry=Retry(settings.retry_attempts, settings.retry_first_s),
+        sla_s={"clinical": settings.clinical_sla_s, "forensic": settings.forensic_sla_s},
+        max_escalation=settings.max_escalation,
+    )
+
+
+# --- unfinished studies -------------------------------------------------------------------------
+
+
+def open_study(storage: Storage, study: str) -> None:
+    """Mark the study unfinished. A door calls it after it stored, before it looks for the
+    orchestration: `settle` then either sees the new object or loses to this write.
+    """
+    storage.write(REVIEWS, _OPEN + study, b"")
+
+
+def open_studies(storage: Storage) -> Iterator[str]:
+    """StudyInstanceUIDs of the unfinished studies."""
+    for blob in storage.listing(REVIEWS, _OPEN):
+        yield blob.name.removeprefix(_OPEN)
+
+
+def settle(storage: Storage, study: str, content_digest: str) -> bool:
+    """Take the study off the unfinished ones when its review covers everything received.
+
+    Returns:
+        ``False`` when something came that the review does not cover.
+    """
+    marker = storage.info(REVIEWS, _OPEN + study)
+    if marker is None:
+        return content_digest == digest(received(storage, study))
+    if content_digest != digest(received(storage, study)):
+        return False
+    try:
+        storage.delete(REVIEWS, marker.name, etag=marker.etag)
+    except Conflict:
+        return False
+    return True
+
+
+# --- what came ----------------------------------------------------------------------------------
+
+
+def received(storage: Storage, study: str) -> list[BlobInfo]:
+    """The study's objects in ``incoming``, in the order of their names."""
+    return list(storage.listing(INCOMING, f"{study}/"))
+
+
+def digest(blobs: Iterable[BlobInfo]) -> str:
+    """SHA-256 over the sorted (name, content hash) pairs: the content a review covers."""
+    pairs = sorted((blob.name, blob.metadata.get("sha256", "")) for blob in blobs)
+    return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
+
+
+def close_study(storage: Storage, study: str, expected: Sequence[str] | None) -> None:
+    """Record that the sender has sent everything, and the SOP instance UIDs where it lists them.
+
+    A later list is added to an earlier one: a sender never makes an instance un-expected.
+    """
+    known = expected_instances(storage, study) or ()
+    listed = sorted({*known, *(expected or ())})
+    closing = {"instances": listed, "at": datetime.now(UTC).isoformat(timespec="seconds")}
+    storage.write(
+        REVIEWS, f"{study}/close.json", json.dumps(closing).encode(), content_type=_JSON
+    )
+
+
+def expected_instances(storage: Storage, study: str) -> tuple[str, ...] | None:
+    """SOP instance UIDs that the sender listed at the close; ``None`` while it is not closed."""
+    try:
+        closing = json.loads(storage.read(REVIEWS, f"{study}/close.json"))
+    except BlobMissing:
+        return None
+    return tuple(closing["instances"])
+
+
+def sop_instance_uid(blob: str) -> str:
+    """SOP instance UID of an object's name; variants with other bytes have the same one."""
+    return blob.rsplit("/", 1)[-1].removesuffix(".dcm").split("~", 1)[0]
+
+
+def missing_instances(blobs: Iterable[BlobInfo], expected: Iterable[str]) -> tuple[str, ...]:
+    """The SOP instance UIDs that were listed and have not come, sorted."""
+    return tuple(sorted(set(expected) - {sop_instance_uid(blob.name) for blob in blobs}))
+
+
+# --- batches ------------------------------------------------------------------------------------
+
+
+def take(
+    storage: Storage,
+    request: InventoryRequest,
+    *,
+    models_digest: str,
+    batch_size: int,
+    batch_wait_s: float,
+) -> Inventory:
+    """Count what came, put what is in no batch into batches, and name the batches to screen.
+
+    Only full batches are made, unless `flush`, or an object has waited `batch_wait_s` for others.
+    """
+    study = request.study
+    blobs = received(storage, study)
+    batches, results = _ledger(storage, study, models_digest)
+    assigned = {entry.blob for number in batches for entry in manifest(storage, study, number)}
+    waiting = [blob for blob in blobs if blob.name not in assigned]
+    flush = request.flush or _waited(waiting, batch_wait_s)
+    for chunk in _chunks(waiting, batch_size):
+        if len(chunk) < batch_size and not flush:
+            break
+        batches.append(_append(storage, study, len(batches), chunk))
+        waiting = waiting[len(chunk) :]
+    pending = [n for n in batches if n > request.after and n not in results]
+    answer = pending[:MOST_BATCHES]
+    more = len(pending) > len(answer)
+    expected = expected_instances(storage, study)
+    return Inventory(
+        received=len(blobs),
+        batches=tuple(answer),
+        last_batch=answer[-1] if more else max(batches, default=-1),
+        more=more,
+        unassigned=len(waiting),
+        done=BatchResult(-1, *(sum(int(r[k]) for r in results.values()) for k in _COUNTS)),
+        closed=expected is not None,
+        missing=len(missing_instances(blobs, expected or ())),
+    )
+
+
+def manifest(storage: Storage, study: str, batch: int) -> tuple[Entry, ...]:
+    """The objects of a batch. Raises `storage.BlobMissing`."""
+    return _manifest(storage, f"{study}/slices/{batch:05d}.json")
+
+
+def write_results(
+    storage: Storage,
+    study: str,
+    batch: int,
+    models_digest: str,
+    slices: Sequence[SliceResult],
+    counts: BatchResult,
+) -> None:
+    """Store the slice results of a batch; the same batch and models give the same name."""
+    storage.write(
+        REVIEWS,
+        _results_name(study, batch, models_digest),
+        json.dumps([one.to_json() for one in slices], separators=(",", ":")).encode(),
+        metadata={key: str(getattr(counts, key)) for key in _COUNTS},
+        content_type=_JSON,
+    )
+
+
+def result_counts(
+    storage: Storage, study: str, batch: int, models_digest: str
+) -> BatchResult | None:
+    """The counts of a batch that was screened already; ``None`` when it was not."""
+    blob = storage.info(REVIEWS, _results_name(study, batch, models_digest))
+    if blob is None:
+        return None
+    return BatchResult(batch, *(int(blob.metadata[key]) for key in _COUNTS))
+
+
+def read_results(storage: Storage, study: str, models_digest: str) -> list[SliceResult]:
+    """All slice results of a study by these models."""
+    _, results = _ledger(storage, study, models_digest)
+    return [
+        SliceResult.from_json(item)
+        for number in sorted(results)
+        for item in json.loads(
+            storage.read(REVIEWS, _results_name(study, number, models_digest))
+        )
+    ]
+
+
+# --- reviews ------------------------------------------------------------------------------------
+
+
+def latest_review(storage: Storage, study: str) -> Review | None:
+    """The review of the newest generation; ``None`` before the first is published."""
+    generations = [
+        int(parts[1])
+        for blob in storage.listing(REVIEWS, f"{study}/")
+        if (parts := blob.name.split("/"))[-1] == "review.json" and parts[1].isdigit()
+    ]
+    if not generations:
+        return None
+    return read_review(storage, study, max(generations))
+
+
+def read_review(storage: Storage, study: str, generation: int) -> Review:
+    """One generation's review. Raises `storage.BlobMissing`."""
+    return Review.from_json(
+        json.loads(storage.read(REVIEWS, f"{study}/{generation}/review.json"))
+    )
+
+
+def write_review(storage: Storage, review: Review) -> None:
+    """Store ``review.json``. Raises `storage.Conflict` when the generation is written already."""
+    storage.write(
+        REVIEWS,
+        f"{review.study_instance_uid}/{review.generation}/review.json",
+        json.dumps(review.to_json(), indent=1).encode(),
+        content_type=_JSON,
+        if_absent=True,
+    )
+
+
+_JSON = "application/json"
+
+
+def _results_name(study: str, batch: int, models_digest: str) -> str:
+    return f"{study}/slices/{batch:05d}.{models_digest[:12]}.json"
+
+
+def _ledger(
+    storage: Storage, study: str, models_digest: str
+) -> tuple[list[int], dict[int, dict[str, Any]]]:
+    """Batch numbers, and number to result counts of those screened by these models."""
+    batches: list[int] = []
+    results: dict[int, dict[str, Any]] = {}
+    prefix = f"{study}/slices/"
+    for blob in storage.listing(REVIEWS, prefix):
+        number, *models, _ = blob.name.removeprefix(prefix).split(".")
+        if not models:
+            batches.append(int(number))
+        elif models[0] == models_digest[:12]:
+            results[int(number)] = dict(blob.metadata)
+    return sorted(batches), results
+
+
+@lru_cache(maxsize=4096)
+def _manifest(storage: Storage, name: str) -> tuple[Entry, ...]:
+    # Manifests never change once written, so a process reads each of them once.
+    return tuple(Entry.from_json(item) for item in json.loads(storage.read(REVIEWS, name)))
+
+
+def _append(storage: Storage, study: str, number: int, blobs: Sequence[BlobInfo]) -> int:
+    entries = [Entry(blob.name, blob.metadata.get("sha256", "")) for blob in blobs]
+    body = json.dumps([entry.to_json() for entry in entries], separators=(",", ":")).encode()
+    storage.write(
+        REVIEWS, f"{study}/slices/{number:05d}.json", body, content_type=_JSON, if_absent=True
+    )
+    return number
+
+
+def _waited(blobs: Sequence[BlobInfo], wait_s: float) -> bool:
+    oldest = min((blob.last_modified for blob in blobs), default=None)
+    return oldest is not None and (datetime.now(UTC) - oldest).total_seconds() >= wait_s
+
+
+def _chunks(blobs: Sequence[BlobInfo], size: int) -> Iterator[Sequence[BlobInfo]]:
+    for start in range(0, len(blobs), size):
+        yield blobs[start : start + size]
