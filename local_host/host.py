@@ -1,0 +1,285 @@
+"""The host: puts the parts together, starts them in order, and stops them in order."""
+
+import asyncio
+import contextlib
+import errno
+import json
+import logging
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from local_host.admin import AdminApi
+from local_host.bindings import StorageBindings
+from local_host.blob_listener import BlobListener
+from local_host.channel import Hello
+from local_host.durable import DurableDispatcher
+from local_host.engine import MAX_MESSAGE_BYTES, Engine
+from local_host.errors import HostError
+from local_host.executor import FunctionExecutor
+from local_host.front import HttpFront
+from local_host.functions import (
+    BLOB,
+    DURABLE_NAME_KEYS,
+    HTTP,
+    QUEUE,
+    TIMER,
+    Function,
+    of_trigger,
+)
+from local_host.keys import FunctionKeys
+from local_host.management import DurableWebhooks, client_configuration
+from local_host.queue_listener import QueueListener
+from local_host.settings import HostSettings
+from local_host.storage import StorageAccounts
+from local_host.timers import TimerListener
+from local_host.workers import WorkerPool
+
+_LOGGER = logging.getLogger("local_host")
+
+
+@dataclass(frozen=True)
+class StartOptions:
+    """What the command line adds to the settings. ``secrets_dir`` is None without keys."""
+
+    address: str
+    secrets_dir: Path | None
+    shutdown_timeout: float
+    functions: tuple[str, ...]
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling: the host decides when it stops."""
+
+    @contextlib.contextmanager
+    def capture_signals(self):  # type: ignore[no-untyped-def]
+        yield
+
+
+def bind(address: str, port: int) -> socket.socket:
+    """Listen on the port (0: a free one); raises HostError where it is taken."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((address, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise HostError(
+                f"port {port} is taken; stop the process that uses it, or name another port "
+                "with --port (0 takes a free one)"
+            ) from None
+        raise HostError(f"cannot listen on {address} port {port}: {error.strerror}") from None
+    return listener
+
+
+def describe(functions: Iterable[Function], front: HttpFront, base_url: str) -> str:
+    """The list of functions as Core Tools prints it."""
+    lines = ["", "Functions:", ""]
+    urls = {one.function.name: one for one in front.functions}
+    every = sorted(functions, key=lambda one: (one.trigger.type != HTTP, one.name.lower()))
+    for function in every:
+        if function.trigger.type == HTTP:
+            target = urls[function.name]
+            methods = ",".join(target.methods)
+            lines.append(f"\t{function.name}: [{methods}] {base_url}/{target.template}")
+        else:
+            lines.append(f"\t{function.name}: {function.trigger.type}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+class Host:
+    """One run of the host."""
+
+    def __init__(self, settings: HostSettings, options: StartOptions) -> None:
+        self._settings = settings
+        self._options = options
+        self._stop = asyncio.Event()
+        self._signals = 0
+
+    async def run(self) -> None:
+        """Serve until a signal; raises HostError where it cannot start, or cannot go on."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._on_signal)
+        spool_dir = tempfile.mkdtemp(prefix="functions-spool-")
+        try:
+            with bind(self._options.address, self._settings.port) as listener:
+                await self._serve(listener, spool_dir)
+        finally:
+            shutil.rmtree(spool_dir, ignore_errors=True)
+
+    def _on_signal(self) -> None:
+        self._signals += 1
+        self._stop.set()
+
+    async def _serve(self, listener: socket.socket, spool_dir: str) -> None:
+        settings = self._settings
+        host = self._options.address
+        shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
+        base_url = f"http://{shown}:{listener.getsockname()[1]}"
+        keys = FunctionKeys(self._options.secrets_dir) if self._options.secrets_dir else None
+        dispatcher: DurableDispatcher | None = None
+
+        def on_work() -> None:
+            if dispatcher is not None:
+                dispatcher.wake()
+
+        engine = Engine(on_work, replace_running=settings.durable.replace_running)
+        rpc_address = engine.start()
+        client = client_configuration(
+            settings.durable.hub_name, base_url, rpc_address, keys, MAX_MESSAGE_BYTES
+        )
+        hello = Hello(
+            app_dir=str(settings.app_dir),
+            script_file=settings.script_file,
+            log_level=settings.log_level,
+            thread_count=settings.thread_count,
+            durable_client=json.dumps(client),
+            spool_dir=spool_dir,
+            import_path_to_drop=None,
+        )
+        pool = WorkerPool(hello, settings.worker_count, settings.app_settings)
+        try:
+            await self._until_stopped(pool.start())
+            functions = self._served(pool.functions)
+            front = HttpFront(functions, settings, keys, spool_dir)
+            accounts = StorageAccounts(settings, spool_dir)
+            timeout = settings.function_timeout
+            executor = FunctionExecutor(
+                pool,
+                StorageBindings(accounts, settings),
+                None if timeout is None else timeout.total_seconds(),
+            )
+            listeners = await self._listeners(functions, executor, accounts)
+            dispatcher = DurableDispatcher(engine, executor, functions, settings.durable)
+            blobs = next((one for one in listeners if isinstance(one, BlobListener)), None)
+            routes = [
+                *AdminApi(
+                    functions, front, listeners, keys, pool, accounts.host_id
+                ).routes(),
+                *DurableWebhooks(engine, settings.durable.hub_name, client, keys).routes(),
+                *(blobs.routes(keys) if blobs is not None else []),
+            ]
+            if self._stop.is_set():
+                return
+            server = _Server(
+                uvicorn.Config(
+                    front.app(executor, routes),
+                    log_config=None,
+                    access_log=False,
+                    lifespan="off",
+                    timeout_graceful_shutdown=max(1, round(self._options.shutdown_timeout)),
+                    server_header=False,
+                )
+            )
+            if keys is not None:
+                _LOGGER.info("Function keys are in %s", keys.path)
+            tasks = [
+                asyncio.create_task(server.serve(sockets=[listener])),
+                asyncio.create_task(dispatcher.run()),
+                *(asyncio.create_task(one.run()) for one in listeners),
+            ]
+            print(describe(functions, front, base_url), flush=True)
+            print(f"Listening on {base_url}", flush=True)
+            try:
+                await self._until_broken(pool, tasks)
+            finally:
+                await self._wind_down(server, dispatcher, listeners, executor, tasks)
+        finally:
+            await pool.stop()
+            await asyncio.to_thread(engine.stop, 0.5)
+
+    async def _until_stopped(self, start) -> None:  # type: ignore[no-untyped-def]
+        """Let the start go on unless a signal comes first."""
+        starting = asyncio.ensure_future(start)
+        stopped = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if starting.done():
+            starting.result()
+            return
+        starting.cancel()
+        raise HostError("stopped before the app was loaded")
+
+    def _served(self, functions: tuple[Function, ...]) -> list[Function]:
+        wanted = set(self._options.functions)
+        unknown = wanted - {function.name for function in functions}
+        if unknown:
+            raise HostError(f"--functions names {', '.join(sorted(unknown))}, which the app lacks")
+        served = []
+        for function in functions:
+            reason = function.not_served()
+            if reason is not None:
+                _LOGGER.error("The '%s' function is in error: %s", function.name, reason)
+            elif not wanted or function.name in wanted or function.trigger.type in (
+                DURABLE_NAME_KEYS
+            ):
+                served.append(function)
+        if not served:
+            _LOGGER.warning("No functions found in %s", self._settings.script_file)
+        return served
+
+    async def _listeners(
+        self, functions: list[Function], executor: FunctionExecutor, accounts: StorageAccounts
+    ) -> list[TimerListener | QueueListener | BlobListener]:
+        listeners: list[TimerListener | QueueListener | BlobListener] = []
+        settings = self._settings
+        timers = of_trigger(functions, TIMER)
+        if timers:
+            listeners.append(TimerListener(timers, executor, settings.app_settings))
+        queues = of_trigger(functions, QUEUE)
+        if queues:
+            listeners.append(QueueListener(queues, executor, accounts, settings))
+        blobs = of_trigger(functions, BLOB)
+        if blobs:
+            listeners.append(BlobListener(blobs, executor, accounts, settings))
+        await asyncio.to_thread(accounts.check, [*queues, *blobs])
+        return listeners
+
+    async def _until_broken(self, pool: WorkerPool, tasks: list[asyncio.Task[None]]) -> None:
+        stopped = asyncio.create_task(self._stop.wait())
+        await asyncio.wait(
+            {stopped, pool.broken, *tasks}, return_when=asyncio.FIRST_COMPLETED
+        )
+        stopped.cancel()
+        for task in tasks:
+            if task.done():
+                task.result()
+        if pool.broken.done():
+            raise pool.broken.result()
+
+    async def _wind_down(
+        self,
+        server: uvicorn.Server,
+        dispatcher: DurableDispatcher,
+        listeners: list[TimerListener | QueueListener | BlobListener],
+        executor: FunctionExecutor,
+        tasks: list[asyncio.Task[None]],
+    ) -> None:
+        """No new work, then time for what runs; a second signal ends the wait."""
+        print("Stopping; a second signal stops at once.", file=sys.stderr, flush=True)
+        server.should_exit = True
+        dispatcher.stop()
+        for listener in listeners:
+            listener.stop()
+        drained = asyncio.ensure_future(executor.drained(self._options.shutdown_timeout))
+        while not drained.done() and self._signals < 2:
+            await asyncio.wait({drained}, timeout=0.1)
+        if not drained.done() or not drained.result():
+            _LOGGER.warning("Functions that still run are cut off")
+            server.force_exit = True
+        await asyncio.wait(tasks, timeout=2.0)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
