@@ -87,17 +87,21 @@ def open_studies(storage: Storage) -> Iterator[str]:
         yield blob.name.removeprefix(_OPEN)
 
 
-def settle(storage: Storage, study: str, content_digest: str) -> bool:
-    """Take the study off the unfinished ones when its review covers everything received.
+def settle(storage: Storage, study: str, content_digest: str, *, finished: bool) -> bool:
+    """Whether a review of this content covers everything received.
+
+    When it does and the study is `finished`, the study leaves the unfinished ones. The marker is
+    read before the objects are listed and deleted only as it was read, so an object that a door
+    stores in between keeps the study unfinished.
 
     Returns:
         ``False`` when something came that the review does not cover.
     """
     marker = storage.info(REVIEWS, _OPEN + study)
-    if marker is None:
-        return content_digest == digest(received(storage, study))
-    if content_digest != digest(received(storage, study)):
+    if content_digest != digest(content_of(received(storage, study))):
         return False
+    if marker is None or not finished:
+        return True
     try:
         storage.delete(REVIEWS, marker.name, etag=marker.etag)
     except Conflict:
@@ -113,10 +117,15 @@ def received(storage: Storage, study: str) -> list[BlobInfo]:
     return list(storage.listing(INCOMING, f"{study}/"))
 
 
-def digest(blobs: Iterable[BlobInfo]) -> str:
-    """SHA-256 over the sorted (name, content hash) pairs: the content a review covers."""
-    pairs = sorted((blob.name, blob.metadata.get("sha256", "")) for blob in blobs)
-    return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
+def digest(objects: Iterable[tuple[str, str]]) -> str:
+    """SHA-256 over the sorted (blob name, content hash) pairs: the content a review covers."""
+    return hashlib.sha256(json.dumps(sorted(objects)).encode()).hexdigest()
+
+
+def content_of(blobs: Iterable[BlobInfo]) -> Iterator[tuple[str, str]]:
+    """The (blob name, content hash) pairs of a listing, for `digest`."""
+    for blob in blobs:
+        yield blob.name, blob.metadata.get("sha256", "")
 
 
 def close_study(storage: Storage, study: str, expected: Sequence[str] | None) -> None:
@@ -127,9 +136,7 @@ def close_study(storage: Storage, study: str, expected: Sequence[str] | None) ->
     known = expected_instances(storage, study) or ()
     listed = sorted({*known, *(expected or ())})
     closing = {"instances": listed, "at": datetime.now(UTC).isoformat(timespec="seconds")}
-    storage.write(
-        REVIEWS, f"{study}/close.json", json.dumps(closing).encode(), content_type=_JSON
-    )
+    storage.write(REVIEWS, f"{study}/close.json", json.dumps(closing).encode(), content_type=_JSON)
 
 
 def expected_instances(storage: Storage, study: str) -> tuple[str, ...] | None:
@@ -146,9 +153,9 @@ def sop_instance_uid(blob: str) -> str:
     return blob.rsplit("/", 1)[-1].removesuffix(".dcm").split("~", 1)[0]
 
 
-def missing_instances(blobs: Iterable[BlobInfo], expected: Iterable[str]) -> tuple[str, ...]:
-    """The SOP instance UIDs that were listed and have not come, sorted."""
-    return tuple(sorted(set(expected) - {sop_instance_uid(blob.name) for blob in blobs}))
+def missing_instances(blobs: Iterable[str], expected: Iterable[str]) -> tuple[str, ...]:
+    """The SOP instance UIDs that were listed and are among no blob names, sorted."""
+    return tuple(sorted(set(expected) - {sop_instance_uid(blob) for blob in blobs}))
 
 
 # --- batches ------------------------------------------------------------------------------------
@@ -172,11 +179,20 @@ def take(
     assigned = {entry.blob for number in batches for entry in manifest(storage, study, number)}
     waiting = [blob for blob in blobs if blob.name not in assigned]
     flush = request.flush or _waited(waiting, batch_wait_s)
-    for chunk in _chunks(waiting, batch_size):
-        if len(chunk) < batch_size and not flush:
-            break
-        batches.append(_append(storage, study, len(batches), chunk))
-        waiting = waiting[len(chunk) :]
+    try:
+        for chunk in list(_chunks(waiting, batch_size)):
+            if len(chunk) == batch_size or flush:
+                batches.append(_append(storage, study, len(batches), chunk))
+                waiting = waiting[len(chunk) :]
+    except Conflict:
+        # Another run of this activity assigned objects meanwhile: look again.
+        return take(
+            storage,
+            request,
+            models_digest=models_digest,
+            batch_size=batch_size,
+            batch_wait_s=batch_wait_s,
+        )
     pending = [n for n in batches if n > request.after and n not in results]
     answer = pending[:MOST_BATCHES]
     more = len(pending) > len(answer)
@@ -189,7 +205,7 @@ def take(
         unassigned=len(waiting),
         done=BatchResult(-1, *(sum(int(r[k]) for r in results.values()) for k in _COUNTS)),
         closed=expected is not None,
-        missing=len(missing_instances(blobs, expected or ())),
+        missing=len(missing_instances((blob.name for blob in blobs), expected or ())),
     )
 
 
@@ -232,9 +248,7 @@ def read_results(storage: Storage, study: str, models_digest: str) -> list[Slice
     return [
         SliceResult.from_json(item)
         for number in sorted(results)
-        for item in json.loads(
-            storage.read(REVIEWS, _results_name(study, number, models_digest))
-        )
+        for item in json.loads(storage.read(REVIEWS, _results_name(study, number, models_digest)))
     ]
 
 
@@ -255,9 +269,7 @@ def latest_review(storage: Storage, study: str) -> Review | None:
 
 def read_review(storage: Storage, study: str, generation: int) -> Review:
     """One generation's review. Raises `storage.BlobMissing`."""
-    return Review.from_json(
-        json.loads(storage.read(REVIEWS, f"{study}/{generation}/review.json"))
-    )
+    return Review.from_json(json.loads(storage.read(REVIEWS, f"{study}/{generation}/review.json")))
 
 
 def write_review(storage: Storage, review: Review) -> None:

@@ -501,21 +501,20 @@ class Assessment(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Published(Record):
-    """Answer of ``publish_review``: the worklist items that wait for a decision."""
+class WaitingItem(Record):
+    """A worklist item that waits for a decision; `created` is UTC ISO 8601."""
 
-    items: tuple[str, ...]
+    item: str
+    lane: Lane
+    created: str
 
 
 @dataclass(frozen=True, slots=True)
-class DecisionPlan(Record):
-    """Input of ``await_decision``: one worklist item and its service level."""
+class Published(Record):
+    """Answer of ``publish_review``: the items that wait, and how many are decided already."""
 
-    item: str
-    sla_s: float
-    max_escalation: int
-    retry: Retry
-    level: int = 0
+    waiting: tuple[WaitingItem, ...]
+    decided: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -537,10 +536,21 @@ class ItemState(Record):
 
 @dataclass(frozen=True, slots=True)
 class SettleRequest(Record):
-    """Input of ``settle_study``: the review that claims to cover everything received."""
+    """Input of ``settle_study``: the content that a review covers.
+
+    `finished` takes the study off the unfinished ones when that is all there is.
+    """
 
     study: str
     content_digest: str
+    finished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement(Record):
+    """Answer of ``settle_study``: whether the review covers everything received."""
+
+    covered: bool
 
 
 @dataclass(frozen=True, slots=True)

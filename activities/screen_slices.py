@@ -1,0 +1,35 @@
+"""``screen_slices``: one batch of objects through the detector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import azure.durable_functions as df
+
+from slicewatch import inventory, settings, storage
+from slicewatch.records import BatchRequest
+
+bp = df.Blueprint()
+
+
+@bp.activity_trigger(input_name="request")
+def screen_slices(request: dict) -> dict:  # type: ignore[type-arg]  # the worker wants bare types
+    """Input: `BatchRequest`; output: `BatchResult`. The slice results go to a blob."""
+    from slicewatch import dicom, model_registry, screening
+
+    wanted = BatchRequest.from_json(request)
+    store, registry = storage.current(), model_registry.current()
+    done = inventory.result_counts(store, wanted.study, wanted.batch, registry.digest)
+    if done is not None:
+        return done.to_json()
+    entries = inventory.manifest(store, wanted.study, wanted.batch)
+    load: Callable[[str], bytes] = partial(store.read, storage.INCOMING)
+    slices = screening.screen(
+        [(entry.blob, entry.sha256, partial(load, entry.blob)) for entry in entries],
+        registry,
+        dicom.Limits.of(settings.current()),
+    )
+    counts = screening.count(wanted.batch, slices)
+    inventory.write_results(store, wanted.study, wanted.batch, registry.digest, slices, counts)
+    return counts.to_json()

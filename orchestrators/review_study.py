@@ -1,0 +1,135 @@
+"""``review_study``: one study from its first slice to its decision."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Generator
+from functools import partial
+from typing import Any
+
+import azure.durable_functions as df
+from durabletask.task import OrchestrationContext, Task, TaskFailedError
+
+from orchestrators.collection import Collected, collect, retry_policy
+from orchestrators.decisions import await_decisions
+from slicewatch.records import (
+    Assessment,
+    AssessRequest,
+    Progress,
+    Published,
+    ReviewPlan,
+    Settlement,
+    SettleRequest,
+    StudyStatus,
+)
+
+bp = df.Blueprint()
+
+
+@bp.orchestration_trigger(context_name="context")
+def review_study(
+    context: OrchestrationContext, plan: dict[str, Any]
+) -> Generator[Task[Any], Any, dict[str, Any] | None]:
+    """Collect and screen, assess, publish, wait for a person; again when slices come late.
+
+    Input: `ReviewPlan`. Custom status: `Progress`. Events: ``close`` (the sender is done),
+    ``late`` (something came after publication), ``decision`` (``{"item": id}``). Output: the
+    last `Progress`.
+    """
+    review = _Review(context, ReviewPlan.from_json(plan))
+    try:
+        return (yield from review.run())
+    except TaskFailedError:
+        # The study stays among the unfinished ones, so the sweep starts it again.
+        review.tell(status=StudyStatus.FAILED)
+        raise
+
+
+class _Review:
+    """One run of the orchestration: its context, its plan, its custom status."""
+
+    def __init__(self, ctx: OrchestrationContext, plan: ReviewPlan) -> None:
+        self._ctx = ctx
+        now = ctx.current_utc_datetime.isoformat()
+        self._plan = dataclasses.replace(
+            plan, started=plan.started or now, changed=plan.changed or now
+        )
+        self._progress = Progress(StudyStatus.RECEIVING, plan.received, 0, 0, 0, 0)
+
+    def run(self) -> Generator[Task[Any], Any, dict[str, Any] | None]:
+        """The whole way; ``None`` when it continues as new."""
+        collected = yield from collect(self._ctx, self._plan)
+        if isinstance(collected, ReviewPlan):
+            self._ctx.continue_as_new(collected.to_json(), save_events=True)
+            return None
+        self._progress = collected.progress
+        assessment = yield from self._assess(collected)
+        published = Published.from_json((yield self._call("publish_review", assessment.to_json())))
+        self.tell(
+            status=_standing(assessment, published),
+            published=True,
+            generation=assessment.generation,
+            lanes=tuple(flag.lane.value for flag in assessment.lanes),
+            priority=max((flag.priority for flag in assessment.lanes), default=0),
+        )
+        if (yield from self._follow(assessment, published)):
+            return self._progress.to_json()
+        self._ctx.continue_as_new(self._renewed().to_json(), save_events=True)
+        return None
+
+    def tell(self, **changes: Any) -> None:
+        """Change the custom status."""
+        self._progress = dataclasses.replace(self._progress, **changes)
+        self._ctx.set_custom_status(self._progress.to_json())
+
+    def _assess(self, collected: Collected) -> Generator[Task[Any], Any, Assessment]:
+        assert self._plan.started is not None
+        request = AssessRequest(
+            study=self._plan.study,
+            started=self._plan.started,
+            last_arrival=collected.last_arrival.isoformat(),
+            screened=self._ctx.current_utc_datetime.isoformat(),
+            forced=collected.forced,
+        )
+        return Assessment.from_json((yield self._call("assess_study", request.to_json())))
+
+    def _follow(
+        self, assessment: Assessment, published: Published
+    ) -> Generator[Task[Any], Any, bool]:
+        """Wait for the decisions, if any, with an eye on late slices.
+
+        Returns:
+            ``True`` when the study is finished, ``False`` when something came that the review
+            does not cover.
+        """
+        # Whatever a door stored without an event, since it saw the study unpublished, is seen by
+        # the look that `covers` takes after the custom status says published.
+        if published.waiting:
+            covers = partial(self._covers, assessment, finished=False)
+            if not (yield from await_decisions(self._ctx, self._plan, published.waiting, covers)):
+                return False
+            self.tell(status=StudyStatus.REVIEWED)
+        return (yield from self._covers(assessment, finished=True))
+
+    def _covers(self, assessment: Assessment, *, finished: bool) -> Generator[Task[Any], Any, bool]:
+        request = SettleRequest(self._plan.study, assessment.content_digest, finished)
+        settlement = yield self._call("settle_study", request.to_json())
+        return Settlement.from_json(settlement).covered
+
+    def _renewed(self) -> ReviewPlan:
+        """The plan of the next generation: its clocks start anew."""
+        return dataclasses.replace(
+            self._plan, started=None, changed=None, received=self._progress.received
+        )
+
+    def _call(self, activity: str, request: dict[str, Any]) -> Task[Any]:
+        return self._ctx.call_activity(
+            activity, input=request, retry_policy=retry_policy(self._plan.retry)
+        )
+
+
+def _standing(assessment: Assessment, published: Published) -> StudyStatus:
+    """A flagged study whose items are all decided was reviewed before this run."""
+    if assessment.status is StudyStatus.FLAGGED and not published.waiting and published.decided:
+        return StudyStatus.REVIEWED
+    return assessment.status

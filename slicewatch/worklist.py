@@ -1,0 +1,245 @@
+"""The worklist: one item a flagged study, generation and lane, in table storage.
+
+Changes are conditional on the ETag that was read, so that of several people who claim an item
+one wins and the others learn who did. An item holds no patient data; the study is named by its
+StudyInstanceUID, which a reader's client needs to fetch the images.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from slicewatch.records import Lane, Record, Review
+from slicewatch.storage import WORKLIST, Conflict, Storage
+
+STATES = ("open", "claimed", "decided", "superseded")
+_PRIORITY_PER_LEVEL = 10
+
+
+class NoSuchItem(KeyError):
+    """The worklist has no such item."""
+
+
+class ItemConflict(Exception):
+    """The item's state does not allow the change; `item` is the item as it stands."""
+
+    def __init__(self, item: Item, cause: str) -> None:
+        super().__init__(cause)
+        self.item = item
+
+
+@dataclass(frozen=True, slots=True)
+class Item(Record):
+    """One entry of the worklist; times are UTC ISO 8601.
+
+    Attributes:
+        state: ``open``, ``claimed``, ``decided`` or ``superseded``.
+        level: how often it escalated; each level adds to `priority`, up to 100.
+        notified: its lane's queue was told, at the level `notified - 1`; 0: not yet.
+        decision: what the reader decided, once `state` is ``decided``.
+    """
+
+    id: str
+    study: str
+    generation: int
+    lane: Lane
+    priority: int
+    summary: str
+    rules: tuple[str, ...]
+    created: str
+    state: str = "open"
+    level: int = 0
+    notified: int = 0
+    holder: str | None = None
+    claimed: str | None = None
+    decided: str | None = None
+    decision: dict[str, Any] | None = None
+
+    @property
+    def urgency(self) -> int:
+        """Priority with what the escalation adds, 0 to 100."""
+        return min(100, self.priority + _PRIORITY_PER_LEVEL * self.level)
+
+
+def items_of(review: Review, instance_id: str, now: datetime) -> Iterator[Item]:
+    """The items that a review asks for: one a lane, with ids that depend on nothing else."""
+    for flag in review.lanes:
+        yield Item(
+            id=f"{instance_id}-{review.generation}-{flag.lane}",
+            study=review.study_instance_uid,
+            generation=review.generation,
+            lane=flag.lane,
+            priority=flag.priority,
+            summary=flag.summary,
+            rules=flag.rules,
+            created=now.isoformat(timespec="milliseconds"),
+        )
+
+
+def add(storage: Storage, item: Item) -> Item:
+    """Put an item on the worklist; one that is there already is left as it is and returned."""
+    try:
+        storage.insert_entity(WORKLIST, _entity(item))
+    except Conflict:
+        return get(storage, item.id)
+    return item
+
+
+def get(storage: Storage, item: str) -> Item:
+    """Raises `NoSuchItem`."""
+    return _read(storage, item)[0]
+
+
+def listing(
+    storage: Storage, *, lane: Lane | None = None, states: tuple[str, ...] = ("open", "claimed")
+) -> list[Item]:
+    """The items in these states, most urgent first, then oldest first."""
+    condition = " or ".join(f"state eq @s{n}" for n in range(len(states)))
+    parameters: dict[str, Any] = {f"s{n}": state for n, state in enumerate(states)}
+    if lane is not None:
+        condition = f"PartitionKey eq @lane and ({condition})"
+        parameters["lane"] = lane.value
+    found = [_item(entity) for entity in storage.entities(WORKLIST, condition, parameters)]
+    return sorted(found, key=lambda item: (-item.urgency, item.created, item.id))
+
+
+def of_study(storage: Storage, study: str) -> list[Item]:
+    """All items of a study, of every generation and state."""
+    entities = storage.entities(WORKLIST, "study eq @study", {"study": study})
+    return sorted((_item(entity) for entity in entities), key=lambda item: item.id)
+
+
+def claim(storage: Storage, item: str, reader: str) -> Item:
+    """Take an open item; taking one's own again is fine. Raises `ItemConflict`, `NoSuchItem`."""
+
+    def change(found: Item) -> Item:
+        if found.state == "claimed" and found.holder == reader:
+            return found
+        if found.state != "open":
+            raise ItemConflict(found, f"the item is {_standing(found)}")
+        return dataclasses.replace(found, state="claimed", holder=reader, claimed=_now())
+
+    return _change(storage, item, change)
+
+
+def release(storage: Storage, item: str, reader: str) -> Item:
+    """Give a claimed item back. Raises `ItemConflict`, `NoSuchItem`."""
+
+    def change(found: Item) -> Item:
+        if found.state != "claimed" or found.holder != reader:
+            raise ItemConflict(
+                found, f"the item is {_standing(found)}, so it is not yours to release"
+            )
+        return dataclasses.replace(found, state="open", holder=None, claimed=None)
+
+    return _change(storage, item, change)
+
+
+def decide(storage: Storage, item: str, reader: str, decision: dict[str, Any]) -> Item:
+    """Record the decision of the reader who claimed the item; the same one again is fine.
+
+    Raises:
+        ItemConflict: it is superseded, decided otherwise, or not claimed by this reader.
+        NoSuchItem: the worklist has no such item.
+    """
+
+    def change(found: Item) -> Item:
+        if found.state == "decided" and (found.holder, found.decision) == (reader, decision):
+            return found
+        if found.state != "claimed" or found.holder != reader:
+            raise ItemConflict(found, f"the item is {_standing(found)}; claim it before deciding")
+        return dataclasses.replace(found, state="decided", decided=_now(), decision=decision)
+
+    return _change(storage, item, change)
+
+
+def supersede(storage: Storage, item: str) -> Item:
+    """A newer review took over; a decided item stays decided."""
+
+    def change(found: Item) -> Item:
+        if found.state == "decided":
+            return found
+        return dataclasses.replace(found, state="superseded")
+
+    return _change(storage, item, change)
+
+
+def escalate(storage: Storage, item: str, level: int) -> Item:
+    """Raise an undecided item to a level; it never falls."""
+
+    def change(found: Item) -> Item:
+        if found.state not in ("open", "claimed"):
+            return found
+        return dataclasses.replace(found, level=max(level, found.level))
+
+    return _change(storage, item, change)
+
+
+def notify(storage: Storage, item: Item) -> None:
+    """Tell the lane's queue of the item, once a level: queue ``review-{lane}``.
+
+    A crash between the message and the note of it sends the message twice, never not at all.
+    """
+    if item.state not in ("open", "claimed") or item.notified > item.level:
+        return
+    message = {
+        "item": item.id,
+        "lane": item.lane.value,
+        "priority": item.urgency,
+        "level": item.level,
+        "created": item.created,
+    }
+    storage.enqueue(f"review-{item.lane}", json.dumps(message))
+    _change(storage, item.id, lambda found: dataclasses.replace(found, notified=item.level + 1))
+
+
+def _standing(item: Item) -> str:
+    return f"claimed by {item.holder}" if item.state == "claimed" else item.state
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _change(storage: Storage, item: str, change: Callable[[Item], Item]) -> Item:
+    """Apply a change to the item as it stands; a lost race is judged anew on the new state."""
+    while True:
+        found, etag = _read(storage, item)
+        changed = change(found)
+        if changed == found:
+            return found
+        try:
+            storage.replace_entity(WORKLIST, _entity(changed), etag=etag)
+        except Conflict:
+            continue
+        return changed
+
+
+def _read(storage: Storage, item: str) -> tuple[Item, str]:
+    lane = item.rsplit("-", 1)[-1]
+    entity = storage.entity(WORKLIST, lane, item) if lane in set(Lane) else None
+    if entity is None:
+        raise NoSuchItem(item)
+    return _item(entity), entity["etag"]
+
+
+def _entity(item: Item) -> dict[str, Any]:
+    plain = item.to_json()
+    plain.pop("id")
+    for key in ("rules", "decision"):
+        if key in plain:
+            plain[key] = json.dumps(plain[key])
+    return {"PartitionKey": item.lane.value, "RowKey": item.id, **plain}
+
+
+def _item(entity: dict[str, Any]) -> Item:
+    values = {**entity, "id": entity["RowKey"]}
+    for key in ("rules", "decision"):
+        if values.get(key) is not None:
+            values[key] = json.loads(values[key])
+    return Item.from_json(values)
