@@ -1,0 +1,43 @@
+"""What an object may cost, and how a refusal is said: shared by all readers of hostile bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from slicewatch.records import Reason
+
+
+class Rejected(Exception):
+    """An object that cannot be used.
+
+    `detail` names the cause with numbers, tags and transfer syntaxes only: no values of the
+    object's text attributes, so it may be logged and stored.
+    """
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"{reason.value}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds that are checked before anything is decoded.
+
+    Attributes:
+        max_bytes: of a file, and of a deflated dataset after inflation.
+        max_pixels_per_frame: rows × columns.
+        max_frames: NumberOfFrames.
+        max_decoded_bytes: rows × columns × samples × bytes × frames. Frames are decoded one at a
+            time, so this bounds work; memory is bounded by the pixels of a frame.
+        max_elements: data elements and items looked at in one object.
+    """
+
+    max_bytes: int = 1 << 29
+    max_pixels_per_frame: int = 1 << 25
+    max_frames: int = 1 << 14
+    max_decoded_bytes: int = 1 << 32
+    max_elements: int = 5_000_000
+
+
+DEFAULT_LIMITS = Limits()
