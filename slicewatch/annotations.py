@@ -1,0 +1,197 @@
+"""What people drew, as boxes on frames: RTSTRUCT contours, SEG masks, mask pictures, YOLO labels.
+
+Contours and segmentations are brought onto frames by geometry alone (patient coordinates, LPS mm),
+never by index: instance numbers and file order say nothing reliable about position. Boxes are
+pixel edges of the source frame, ``(x1, y1, x2, y2)``, as in `slicewatch.records`.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slicewatch.records import Box, Geometry
+
+
+class BadAnnotation(Exception):
+    """An annotation cannot be used; the text names the cause and holds no patient data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """One outlined structure: its points on every plane it was drawn on.
+
+    Attributes:
+        name: ROIName or SegmentLabel.
+        outlines: arrays (n, 3), LPS mm, each a planar outline (contour, or corners of a mask).
+        frame_of_reference_uid: of the coordinates; empty when the file does not say.
+    """
+
+    name: str
+    outlines: tuple[NDArray[np.float64], ...]
+    frame_of_reference_uid: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Annotated:
+    """A box with the name of what it surrounds."""
+
+    name: str
+    box: Box
+
+
+def regions_of(data: bytes) -> tuple[Region, ...]:
+    """Regions of an RT Structure Set or a Segmentation object.
+
+    Raises:
+        BadAnnotation: it is neither, or lacks what is needed to place it.
+    """
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+
+    try:
+        file = pydicom.dcmread(io.BytesIO(data), force=False)
+    except (InvalidDicomError, EOFError, OSError, ValueError) as error:
+        raise BadAnnotation("the annotation is no readable DICOM file") from error
+    match file.get("Modality"):
+        case "RTSTRUCT":
+            return _contours(file)
+        case "SEG":
+            return _segments(file)
+        case other:
+            raise BadAnnotation(f"neither RTSTRUCT nor SEG, but modality {other!r}")
+
+
+def _contours(file: Mapping[str, object] | object) -> tuple[Region, ...]:
+    """ROI Contour module, PS3.3 section C.8.8.6."""
+    from pydicom.dataset import Dataset
+
+    assert isinstance(file, Dataset)
+    try:
+        named = {
+            int(roi.ROINumber): (
+                str(roi.get("ROIName", "")),
+                str(roi.get("ReferencedFrameOfReferenceUID", "")),
+            )
+            for roi in file.StructureSetROISequence
+        }
+        regions = []
+        for roi in file.ROIContourSequence:
+            outlines = [
+                np.array(contour.ContourData, np.float64).reshape(-1, 3)
+                for contour in roi.get("ContourSequence", ())
+                if contour.get("ContourGeometricType", "CLOSED_PLANAR") == "CLOSED_PLANAR"
+            ]
+            name, frame_of_reference = named[int(roi.ReferencedROINumber)]
+            regions.append(Region(name, tuple(outlines), frame_of_reference))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise BadAnnotation("the structure set's contours are incomplete or malformed") from error
+    return tuple(regions)
+
+
+def place(
+    regions: Sequence[Region],
+    frames: Sequence[tuple[Geometry, int, int]],
+    *,
+    minimum: float = 2.0,
+) -> tuple[list[tuple[Annotated, ...]], list[str]]:
+    """Bring regions onto the frames of one series: one box a region and frame.
+
+    A region's box on a frame is the extent of all its outlines there. An outline belongs to the
+    frame whose plane is nearest, if it is nearer than half the distance between frames.
+
+    Args:
+        regions: what was drawn.
+        frames: (geometry, rows, columns) of each frame, in any order.
+        minimum: boxes with an edge shorter than this many pixels are dropped and reported.
+
+    Returns:
+        The boxes of each frame, and remarks on what could not be placed.
+
+    Raises:
+        BadAnnotation: a frame without position, orientation or spacing.
+    """
+    placed: list[dict[str, list[NDArray[np.float64]]]] = [{} for _ in frames]
+    remarks: list[str] = []
+    if not frames:
+        return [], ["the series has no frames"]
+    planes = _Planes([geometry for geometry, _, _ in frames])
+    for region in regions:
+        lost = 0
+        for outline in region.outlines:
+            index = planes.nearest(outline)
+            if index is None:
+                lost += 1
+            else:
+                placed[index].setdefault(region.name, []).append(planes.pixels(index, outline))
+        if lost:
+            remarks.append(f"{lost} outlines of {region.name!r} lie on no frame of the series")
+    boxes: list[tuple[Annotated, ...]] = []
+    for (_, rows, columns), named in zip(frames, placed, strict=True):
+        found = []
+        for name, points in named.items():
+            x1, y1, x2, y2 = _hull(np.concatenate(points))
+            if x1 < -1 or y1 < -1 or x2 > columns + 1 or y2 > rows + 1:
+                remarks.append(f"an outline of {name!r} leaves its frame and was clipped")
+            x1, y1, x2, y2 = max(x1, 0.0), max(y1, 0.0), min(x2, columns), min(y2, rows)
+            if x2 - x1 < minimum or y2 - y1 < minimum:
+                remarks.append(f"a box of {name!r} is smaller than {minimum:g} pixels")
+                continue
+            found.append(Annotated(name, (x1, y1, x2, y2)))
+        boxes.append(tuple(found))
+    return boxes, remarks
+
+
+def _hull(points: NDArray[np.float64]) -> Box:
+    (x1, y1), (x2, y2) = points.min(axis=0), points.max(axis=0)
+    return float(x1), float(y1), float(x2), float(y2)
+
+
+class _Planes:
+    """The planes of a series' frames, to find an outline's frame and its pixel coordinates."""
+
+    def __init__(self, geometries: Sequence[Geometry]) -> None:
+        origins, rows, columns, spacings = [], [], [], []
+        for geometry in geometries:
+            if not (geometry.position and geometry.orientation and geometry.spacing):
+                raise BadAnnotation("a frame has no position, orientation or pixel spacing")
+            origins.append(geometry.position)
+            rows.append(geometry.orientation[:3])
+            columns.append(geometry.orientation[3:])
+            spacings.append(geometry.spacing)
+        self.origins = np.array(origins, np.float64)
+        self.along_row = np.array(rows, np.float64)
+        self.along_column = np.array(columns, np.float64)
+        self.normals = np.cross(self.along_row, self.along_column)
+        self.spacings = np.array(spacings, np.float64)
+        thickness = min((g.thickness for g in geometries if g.thickness), default=1.0)
+        depths = np.sort(self.origins @ self.normals[0])
+        gaps = np.diff(depths)
+        gaps = gaps[gaps > 1e-3]
+        self.tolerance = float(np.median(gaps) if gaps.size else thickness) / 2 + 1e-3
+
+    def nearest(self, outline: NDArray[np.float64]) -> int | None:
+        centre = outline.mean(axis=0)
+        distances = np.abs(np.einsum("ij,ij->i", centre - self.origins, self.normals))
+        index = int(distances.argmin())
+        return index if distances[index] <= self.tolerance else None
+
+    def pixels(self, index: int, outline: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n, 2) x, y in pixel edges: the centre of the first pixel is (0.5, 0.5)."""
+        offset = outline - self.origins[index]
+        between_rows, between_columns = self.spacings[index]
+        x = offset @ self.along_row[index] / between_columns
+        y = offset @ self.along_column[index] / between_rows
+        return np.stack([x, y], axis=1) + 0.5
+
+
+def mask_box(mask: NDArray[np.bool_]) -> Box | None:
+    """Extent of a mask (rows, columns) in pixel edges; ``None`` when it is empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        return None
+    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
