@@ -1,7 +1,6 @@
 """Azurite, the storage emulator, for tests: one process on free ports, everything in memory."""
 
 import contextlib
-import os
 import shutil
 import socket
 import subprocess
@@ -64,12 +63,16 @@ class Azurite:
     def start(self) -> None:
         """Start the emulator, or start it again, empty, after a stop."""
         command = [_find_azurite(), "--silent", "--inMemoryPersistence", "--skipApiVersionCheck"]
-        command += ["--disableTelemetry", "--location", self._folder.name]
+        command += ["--disableTelemetry"]
         for service, port in self.ports.items():
             command += [f"--{service}Host", "127.0.0.1", f"--{service}Port", str(port)]
         with Path(self._folder.name, "output.txt").open("wb") as output:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=os.environ
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=self._folder.name,
             )
         try:
             self._wait_until_it_answers()
