@@ -261,10 +261,10 @@ def _max_inflated(size: int, limits: Limits) -> int:
 
 
 def _check_bare(data: bytes) -> None:
-    """Without ``DICM``, a file must begin with an element of group 0002 or 0008."""
-    group = data[:2]
-    number = int.from_bytes(data[2:4], "little")
-    if len(data) < 8 or group not in (b"\x02\x00", b"\x08\x00", b"\x00\x08") or number > 0x0070:
+    """Without ``DICM``, a file must begin with an early element of group 0002 or 0008."""
+    begins = data[:2] in (b"\x02\x00", b"\x08\x00") and data[3:4] == b"\0" and data[2] < 0x80
+    begins_big = data[:3] == b"\x00\x08\x00"
+    if len(data) < 8 or not (begins or begins_big):
         raise Rejected(Reason.NOT_DICOM, "neither DICM at byte 128 nor a dataset at byte 0")
 
 

@@ -53,6 +53,8 @@ _PLUGINS: dict[str, str] = {
     "1.2.840.10008.1.2.4.203": "pylibjpeg",  # HTJ2K
 }
 
+_JPEG_LS = frozenset({"1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"})
+
 LOSSY = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 81, 91, 203))
 """Syntaxes that may have lost information even where the dataset does not say so."""
 
@@ -296,6 +298,9 @@ def _decode_with_plugin(
         )
     except Exception as error:  # the codecs raise what they like; each means the same here
         raise _undecodable(f"{type(error).__name__} in the decoder") from error
+    if syntax in _JPEG_LS:
+        # Their sign is lost where the codestream's precision is wider than the bits stored.
+        stored = pixels.without_unused_bits(stored.astype(pixels.dtype("<"), copy=False))
     return stored, str(properties["photometric_interpretation"])
 
 
