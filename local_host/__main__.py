@@ -10,7 +10,7 @@ from pathlib import Path
 from local_host.errors import HostError
 from local_host.host import Host, StartOptions
 from local_host.keys import default_secrets_dir
-from local_host.settings import load_settings
+from local_host.settings import HostSettings, load_settings
 from local_host.worker import configure_logging
 
 
@@ -65,7 +65,7 @@ def main() -> int:
     return 0
 
 
-async def _run(settings, options) -> None:  # type: ignore[no-untyped-def]
+async def _run(settings: HostSettings, options: StartOptions) -> None:
     await Host(settings, options).run()
 
 

@@ -36,6 +36,7 @@ class AdminApi:
         functions: Iterable[Function],
         front: HttpFront,
         listeners: Iterable[ManualTrigger],
+        *,
         keys: FunctionKeys | None,
         pool: WorkerPool,
         host_id: str,
@@ -63,7 +64,8 @@ class AdminApi:
         self, endpoint: Callable[[Request], Awaitable[Response]]
     ) -> Callable[[Request], Awaitable[Response]]:
         async def guard(request: Request) -> Response:
-            if self._keys is not None and not self._keys.admits("", "admin", presented_key(request)):
+            keys = self._keys
+            if keys is not None and not keys.admits("", "admin", presented_key(request)):
                 return Response(status_code=401)
             return await endpoint(request)
 

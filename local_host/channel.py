@@ -11,6 +11,7 @@ import struct
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from local_host.functions import Function
@@ -30,16 +31,12 @@ class Payload:
         """All the bytes."""
         if self.path is None:
             return self.data
-        with open(self.path, "rb") as file:
-            return file.read()
+        return Path(self.path).read_bytes()
 
     def discard(self) -> None:
         """Remove the spool file, if there is one; harmless to repeat."""
         if self.path is not None:
-            try:
-                os.unlink(self.path)
-            except FileNotFoundError:
-                return
+            Path(self.path).unlink(missing_ok=True)
 
 
 def payload_of(data: bytes, spool_dir: str) -> Payload:
@@ -47,7 +44,7 @@ def payload_of(data: bytes, spool_dir: str) -> Payload:
     if len(data) <= SPOOL_THRESHOLD:
         return Payload(data)
     descriptor, path = tempfile.mkstemp(dir=spool_dir)
-    with open(descriptor, "wb") as file:
+    with os.fdopen(descriptor, "wb") as file:
         file.write(data)
     return Payload(path=path)
 

@@ -4,16 +4,18 @@ import asyncio
 import base64
 import logging
 from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from typing import Any
 
 from durabletask.internal import helpers
 from durabletask.internal import orchestrator_service_pb2 as pb
 
 from local_host.channel import Failure, Outcome, Value
-from local_host.engine import Engine, ScheduledActivity
+from local_host.engine import Engine
 from local_host.errors import WorkerLostError
 from local_host.executor import MAX_WORKER_LOSSES, FunctionExecutor
 from local_host.functions import ACTIVITY, ENTITY, ORCHESTRATION, Function, of_trigger
+from local_host.orchestration_engine import ScheduledActivity
 from local_host.settings import DurableOptions
 
 _LOGGER = logging.getLogger("local_host.durable")
@@ -72,7 +74,7 @@ class DurableDispatcher:
                         break
                     task = asyncio.create_task(work)
                     running.add(task)
-                    task.add_done_callback(lambda done, kind=kind: self._finished(kind, done))
+                    task.add_done_callback(partial(self._finished, kind))
             await self._wake.wait()
 
     def _finished(self, kind: str, task: asyncio.Task[None]) -> None:
@@ -93,10 +95,15 @@ class DurableDispatcher:
         request = self._engine.take_entity()
         return None if request is None else self._operate(request)
 
-    async def _run(self, function: Function, trigger: Value) -> Outcome | None:
+    async def _run(
+        self,
+        function: Function,
+        trigger: Value,
+        failure_of: Callable[[Outcome], str | None] | None = None,
+    ) -> Outcome | None:
         """The outcome, or None where the host stops: the work then never happened."""
         try:
-            return await self._executor.run(function, trigger)
+            return await self._executor.run(function, trigger, failure_of=failure_of)
         except WorkerLostError:
             if self._stopping:
                 return None
@@ -116,7 +123,7 @@ class DurableDispatcher:
                 ),
             )
         else:
-            outcome = await self._run(function, _base64_value(request))
+            outcome = await self._run(function, _base64_value(request), _orchestrator_failure)
             if outcome is None:
                 return
             if outcome.failure is not None:
@@ -185,6 +192,16 @@ def _orchestrator_name(request: pb.OrchestratorRequest) -> str:
             if event.HasField("executionStarted"):
                 return event.executionStarted.name
     return ""
+
+
+def _orchestrator_failure(outcome: Outcome) -> str | None:
+    """The text of the exception that ended the orchestration, where one did."""
+    response = pb.OrchestratorResponse.FromString(_base64_result(outcome))
+    for action in response.actions:
+        complete = action.completeOrchestration
+        if complete.orchestrationStatus == pb.ORCHESTRATION_STATUS_FAILED:
+            return f"{complete.failureDetails.errorType}: {complete.failureDetails.errorMessage}"
+    return None
 
 
 def _details(failure: Failure) -> pb.TaskFailureDetails:

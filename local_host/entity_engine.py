@@ -63,17 +63,15 @@ class EntityEngine(InMemoryOrchestrationBackend):
 
     def _admitted(self, entity: EntityState) -> list[pb.HistoryEvent]:
         """Take the pending operations that may run now: with a lock, its owner's calls alone."""
-        if entity.locked_by is None:
-            admitted, kept = list(entity.pending_operations), []
-        else:
-            owner = self._lock_owners.get(entity.locked_by)
-            admitted, kept = [], []
-            for operation in entity.pending_operations:
-                mine = (
-                    operation.HasField("entityOperationCalled")
-                    and operation.entityOperationCalled.parentInstanceId.value == owner
-                )
-                (admitted if mine else kept).append(operation)
+        admitted: list[pb.HistoryEvent] = []
+        kept: list[pb.HistoryEvent] = []
+        owner = self._lock_owners.get(entity.locked_by or "")
+        for operation in entity.pending_operations:
+            mine = (
+                operation.HasField("entityOperationCalled")
+                and operation.entityOperationCalled.parentInstanceId.value == owner
+            )
+            (admitted if mine or entity.locked_by is None else kept).append(operation)
         entity.pending_operations[:] = kept
         return admitted
 
@@ -211,7 +209,7 @@ class EntityEngine(InMemoryOrchestrationBackend):
             if (parent := self._instances.get(one.parent_instance_id)) is not None
             and not self._is_terminal_status(parent.status)
         ]
-        super()._try_grant_pending_locks()
+        super()._try_grant_pending_locks()  # type: ignore[no-untyped-call]
         held = {entity.locked_by for entity in self._entities.values() if entity.locked_by}
         for section in set(self._lock_owners) - held:
             del self._lock_owners[section]

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from local_host.channel import Failure, Invocation, Outcome, RetryState, Value
@@ -59,11 +59,13 @@ class FunctionExecutor:
         retry: RetryState | None = None,
         trace_parent: str = "",
         repeatable: bool = True,
+        failure_of: Callable[[Outcome], str | None] | None = None,
     ) -> Outcome:
         """Run ``function`` once, or again when its worker process died and it is ``repeatable``.
 
         ``data`` is the trigger's binding data, from which paths of other bindings are made.
-        A failure of the app or of a binding is in the outcome, never raised.
+        A failure of the app or of a binding is in the outcome, never raised. ``failure_of`` finds
+        the failure that an answer speaks of, for the log.
 
         Raises:
             WorkerLostError: The worker process died, too often or with a call that must not be
@@ -88,7 +90,10 @@ class FunctionExecutor:
             outcome = await self._on_a_worker(invocation, repeatable)
             if outcome.failure is None:
                 await self._bindings.write(function, outcome.outputs, data or {})
-                result = "Succeeded"
+                told = failure_of(outcome) if failure_of is not None else None
+                result = "Succeeded" if told is None else "Failed"
+                if told is not None:
+                    _LOGGER.error("Function '%s' failed: %s", function.name, told)
         except WorkerLostError:
             result = "Failed, worker process lost"
             raise

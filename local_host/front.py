@@ -2,7 +2,8 @@
 
 import os
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
 from urllib.parse import parse_qsl
 
 from starlette.applications import Starlette
@@ -25,7 +26,6 @@ from local_host.settings import HostSettings
 _CHUNK_BYTES = 1 << 18
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "QUERY"})
 _ALL_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY")
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 class HttpFunction:
@@ -171,13 +171,13 @@ async def _spool_rest(
 ) -> Payload:
     descriptor, path = tempfile.mkstemp(dir=spool_dir)
     try:
-        with open(descriptor, "wb") as file:
+        with os.fdopen(descriptor, "wb") as file:
             file.writelines(chunks)
             chunks.clear()
             async for chunk in stream:
                 file.write(chunk)
     except BaseException:
-        os.unlink(path)
+        Path(path).unlink()
         raise
     return Payload(path=path)
 
@@ -193,7 +193,7 @@ def reply_of(function: Function, outcome: Outcome) -> Response:
         response = Response(reply.body.data, status_code=reply.status)
     else:
         response = StreamingResponse(_stream(reply.body), status_code=reply.status)
-        response.headers["content-length"] = str(os.path.getsize(reply.body.path))
+        response.headers["content-length"] = str(Path(reply.body.path).stat().st_size)
     for header, text in reply.headers:
         if header.lower() not in ("content-length", "transfer-encoding", "connection"):
             response.headers.append(header, text)
@@ -203,7 +203,7 @@ def reply_of(function: Function, outcome: Outcome) -> Response:
 async def _stream(body: Payload) -> AsyncIterator[bytes]:
     assert body.path is not None
     try:
-        with open(body.path, "rb") as file:
+        with Path(body.path).open("rb") as file:
             while chunk := file.read(_CHUNK_BYTES):
                 yield chunk
     finally:

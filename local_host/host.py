@@ -10,9 +10,10 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -59,7 +60,7 @@ class _Server(uvicorn.Server):
     """uvicorn without its own signal handling: the host decides when it stops."""
 
     @contextlib.contextmanager
-    def capture_signals(self):  # type: ignore[no-untyped-def]
+    def capture_signals(self) -> Iterator[None]:
         yield
 
 
@@ -166,7 +167,12 @@ class Host:
             blobs = next((one for one in listeners if isinstance(one, BlobListener)), None)
             routes = [
                 *AdminApi(
-                    functions, front, listeners, keys, pool, accounts.host_id
+                    functions,
+                    front,
+                    listeners,
+                    keys=keys,
+                    pool=pool,
+                    host_id=accounts.host_id,
                 ).routes(),
                 *DurableWebhooks(engine, settings.durable.hub_name, client, keys).routes(),
                 *(blobs.routes(keys) if blobs is not None else []),
@@ -200,7 +206,7 @@ class Host:
             await pool.stop()
             await asyncio.to_thread(engine.stop, 0.5)
 
-    async def _until_stopped(self, start) -> None:  # type: ignore[no-untyped-def]
+    async def _until_stopped(self, start: Coroutine[Any, Any, None]) -> None:
         """Let the start go on unless a signal comes first."""
         starting = asyncio.ensure_future(start)
         stopped = asyncio.ensure_future(self._stop.wait())
@@ -249,9 +255,8 @@ class Host:
 
     async def _until_broken(self, pool: WorkerPool, tasks: list[asyncio.Task[None]]) -> None:
         stopped = asyncio.create_task(self._stop.wait())
-        await asyncio.wait(
-            {stopped, pool.broken, *tasks}, return_when=asyncio.FIRST_COMPLETED
-        )
+        waited: list[asyncio.Future[Any]] = [stopped, pool.broken, *tasks]
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
         for task in tasks:
             if task.done():

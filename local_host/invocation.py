@@ -27,7 +27,6 @@ from local_host.channel import (
 from local_host.functions import (
     ACTIVITY,
     DURABLE_NAME_KEYS,
-    HTTP,
     Binding,
     Function,
 )
@@ -170,9 +169,12 @@ class Invoker:
         if "context" in parameters and "context" not in bound:
             arguments["context"] = InvocationContext(invocation, self._hello.app_dir)
         result = await self._call(loaded.call, arguments, invocation.id)
+        if function.trigger.type in DURABLE_NAME_KEYS:
+            return self._outputs(function, result, outs)
+        # A response may be long, and writing it must not hold up the other invocations.
         return await asyncio.get_running_loop().run_in_executor(
             self._executor, self._outputs, function, result, outs
-        ) if function.trigger.type == HTTP else self._outputs(function, result, outs)
+        )
 
     async def _call(
         self, call: Callable[..., Any], arguments: dict[str, Any], invocation_id: str
@@ -255,6 +257,13 @@ def _in_thread(invocation_id: str, call: Callable[..., Any], arguments: dict[str
     return call(**arguments)
 
 
+def _converter(binding_type: str) -> Any:
+    converter = meta.get_binding_registry().get(binding_type)  # type: ignore[no-untyped-call]
+    if converter is None:
+        raise NotImplementedError(f"no converter for binding {binding_type}")
+    return converter
+
+
 def _decode_trigger(binding: Binding, invocation: Invocation) -> Any:
     value = invocation.trigger.value
     if isinstance(value, HttpCall):
@@ -272,19 +281,15 @@ def _decode_trigger(binding: Binding, invocation: Invocation) -> Any:
 def _decode(binding_type: str, value: Value | None, metadata: Mapping[str, Value]) -> Any:
     if value is None:
         return None
-    converter: Any = meta.get_binding_registry().get(binding_type)
-    if converter is None:
-        raise NotImplementedError(f"no converter for binding {binding_type}")
     content = value.value.read() if isinstance(value.value, Payload) else value.value
-    return converter.decode(
+    return _converter(binding_type).decode(
         meta.Datum(content, value.type),
         trigger_metadata={name: meta.Datum(v.value, v.type) for name, v in metadata.items()},
     )
 
 
 def _encode(binding_type: str, result: Any) -> Value:
-    converter: Any = meta.get_binding_registry().get(binding_type)
-    datum = converter.encode(result, expected_type=None)
+    datum = _converter(binding_type).encode(result, expected_type=None)
     if binding_type == ACTIVITY and datum.value is None:
         return Value("json", "null")
     return Value(datum.type, datum.value)

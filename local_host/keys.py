@@ -60,7 +60,7 @@ class FunctionKeys:
                 f"cannot write the function keys to {self._folder}: {error.strerror}; "
                 "name another folder with --secrets"
             ) from None
-        with open(descriptor, "w", encoding="utf-8") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             json.dump(content, file, indent=2)
 
     @staticmethod
@@ -96,4 +96,4 @@ class FunctionKeys:
 
 def _matches(presented: str, accepted: list[str]) -> bool:
     given = presented.encode()
-    return any([hmac.compare_digest(given, key.encode()) for key in accepted])
+    return any(hmac.compare_digest(given, key.encode()) for key in accepted)

@@ -2,8 +2,10 @@
 
 import hashlib
 import logging
+import os
 import tempfile
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,7 +20,7 @@ from azure.core.exceptions import (
 from azure.storage.blob import BlobClient, BlobServiceClient
 from azure.storage.queue import QueueServiceClient
 
-from local_host.channel import Payload
+from local_host.channel import SPOOL_THRESHOLD, Payload
 from local_host.errors import HostError
 from local_host.functions import BLOB, Function
 from local_host.settings import HostSettings
@@ -60,6 +62,11 @@ def _identity_endpoint(name: str, service: str, settings: Mapping[str, str]) -> 
         if account:
             return f"https://{account}.{service}.core.windows.net"
     return None
+
+
+def _is_code(error: HttpResponseError, code: str) -> bool:
+    """Whether the storage service gave this error code; the storage packages add it."""
+    return getattr(error, "error_code", None) == code
 
 
 class StorageAccounts:
@@ -141,15 +148,13 @@ class StorageAccounts:
 
     def download(self, client: BlobClient) -> tuple[Payload, Any]:
         """The blob's bytes, spooled when they are many, and its properties."""
-        from local_host.channel import SPOOL_THRESHOLD
-
         stream = client.download_blob(max_concurrency=1)
         if stream.size <= SPOOL_THRESHOLD:
             return Payload(stream.readall()), stream.properties
         descriptor, path = tempfile.mkstemp(dir=self._spool_dir)
         payload = Payload(path=path)
         try:
-            with open(descriptor, "wb") as file:
+            with os.fdopen(descriptor, "wb") as file:
                 stream.readinto(file)
         except BaseException:
             payload.discard()
@@ -165,11 +170,11 @@ class StorageAccounts:
                 if payload.path is None:
                     container.upload_blob(name, payload.data, overwrite=True)
                 else:
-                    with open(payload.path, "rb") as file:
+                    with Path(payload.path).open("rb") as file:
                         container.upload_blob(name, file, overwrite=True)
                 return
             except HttpResponseError as error:
-                if attempt == 2 or error.error_code != "ContainerNotFound":
+                if attempt == 2 or not _is_code(error, "ContainerNotFound"):
                     raise
                 self.ensure(container.create_container)
 
@@ -180,7 +185,7 @@ class StorageAccounts:
             try:
                 queue.send_message(message)
             except HttpResponseError as error:
-                if error.error_code != "QueueNotFound":
+                if not _is_code(error, "QueueNotFound"):
                     raise
                 self.ensure(queue.create_queue)
                 queue.send_message(message)

@@ -139,5 +139,6 @@ class RetryPolicy:
         if self._options.get("strategy") == "exponential_backoff":
             least = parse_timespan(str(self._options["minimum_interval"]))
             most = parse_timespan(str(self._options["maximum_interval"]))
-            return min(least * 2 ** min(attempt, 30), most)
+            factor: int = 2 ** min(attempt, 30)
+            return min(least * factor, most)
         return parse_timespan(str(self._options.get("delay_interval") or "00:00:00"))

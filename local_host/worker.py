@@ -40,7 +40,7 @@ _HOST_FOLDER = str(Path(__file__).resolve().parent)
 
 
 class _UtcFormatter(logging.Formatter):
-    converter = time.gmtime
+    converter = staticmethod(time.gmtime)
 
 
 def configure_logging(level: str) -> None:
