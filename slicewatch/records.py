@@ -65,6 +65,9 @@ class Reason(StrEnum):
     DECODE_FAILED = "pixel data does not decode"
     NO_MODEL = "no model covers this series"
     BAD_ARCHIVE = "archive is damaged or breaks its bounds"
+    REFUSED_ENTRY = "archive entry is of a kind that is not accepted"
+    WRONG_STUDY = "belongs to another study than the request names"
+    WRONG_MEDIA_TYPE = "media type is not accepted"
 
 
 class Record:
