@@ -1,0 +1,214 @@
+"""Objects that arrive: check them, keep their bytes unchanged, say what became of each.
+
+An object that passes is stored as ``incoming/{study}/{series}/{sop}.dcm``; other bytes under the
+same SOP instance UID are kept beside it as ``{sop}~{first 16 hex digits of SHA-256}.dcm``. One
+that does not pass goes to ``quarantine/{yyyy-mm-dd}/{sha256}.bin`` with the reason. Storing the
+same bytes again changes nothing, so a sender may repeat whatever failed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from slicewatch import inventory
+from slicewatch.limits import Limits, Rejected
+from slicewatch.records import Reason
+from slicewatch.settings import Settings
+from slicewatch.storage import INCOMING, QUARANTINE, Conflict, Storage
+
+_WORKERS = 8
+_MOST_IN_FLIGHT = 2 * _WORKERS
+_BYTES_IN_FLIGHT = 64 << 20
+_MAX_REASON = 1000  # of the 8 KiB that the metadata of a blob may have
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """One object as a door got it.
+
+    `refused` says why it is not to be read at all; `data` is empty where there are no bytes of
+    its own to keep (an entry of an archive that cannot be unpacked).
+    """
+
+    data: bytes
+    refused: Rejected | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of one object.
+
+    Attributes:
+        position: of the object in its request, from 1.
+        blob: its name in ``incoming``; empty when it was rejected.
+        duplicate: the same bytes were there already.
+        conflicting: other bytes are there under its SOP instance UID; both are kept.
+        quarantine: its name in ``quarantine`` when it was rejected and its bytes could be had.
+        reason: why it was rejected; ``None`` when it is stored.
+    """
+
+    position: int
+    size: int
+    study_instance_uid: str = ""
+    series_instance_uid: str = ""
+    sop_instance_uid: str = ""
+    sop_class_uid: str = ""
+    blob: str = ""
+    duplicate: bool = False
+    conflicting: bool = False
+    quarantine: str = ""
+    reason: Reason | None = None
+    detail: str = ""
+
+
+class Intake:
+    """Receives the objects of one request.
+
+    Args:
+        source: the door, for the blobs' metadata; ASCII.
+        study_uid: the study that the request names; objects of other studies are rejected.
+    """
+
+    def __init__(
+        self, storage: Storage, settings: Settings, source: str, study_uid: str | None = None
+    ) -> None:
+        self._storage = storage
+        self._limits = limits(settings)
+        self._source = source
+        self._study_uid = study_uid
+        self._opened: set[str] = set()
+        self._lock = threading.Lock()
+
+    def receive_all(self, objects: Iterable[Offered]) -> list[Receipt]:
+        """Receive the objects, several at a time; receipts in their order.
+
+        `objects` is read only as fast as they are stored, so that memory stays bounded.
+
+        Raises:
+            StorageUnavailable: what was stored until then stays, and its study stays open.
+        """
+        receipts: list[Receipt] = []
+        flying: deque[tuple[Future[Receipt], int]] = deque()
+        in_flight = 0
+        with ThreadPoolExecutor(_WORKERS, thread_name_prefix="arrival") as pool:
+            try:
+                for position, offered in enumerate(objects, start=1):
+                    size = len(offered.data)
+                    while flying and (
+                        len(flying) >= _MOST_IN_FLIGHT or in_flight + size > _BYTES_IN_FLIGHT
+                    ):
+                        future, freed = flying.popleft()
+                        receipts.append(future.result())
+                        in_flight -= freed
+                    flying.append((pool.submit(self.receive, offered, position), size))
+                    in_flight += size
+                receipts.extend(future.result() for future, _ in flying)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return receipts
+
+    def receive(self, offered: Offered, position: int = 1) -> Receipt:
+        """Check one object and store it. Raises `StorageUnavailable`."""
+        from slicewatch.dicom import read_header
+
+        data = offered.data
+        blank = Receipt(position, len(data))
+        try:
+            if offered.refused is not None:
+                raise offered.refused
+            header = read_header(data, self._limits)
+            known = Receipt(
+                position,
+                len(data),
+                header.study_instance_uid,
+                header.series_instance_uid,
+                header.sop_instance_uid,
+                header.sop_class_uid,
+            )
+        except Rejected as rejected:
+            return self._reject(blank, data, rejected, keep=bool(data) or offered.refused is None)
+        if self._study_uid not in (None, known.study_instance_uid):
+            return self._reject(
+                known, data, Rejected(Reason.WRONG_STUDY, "StudyInstanceUID differs")
+            )
+        self._open(known.study_instance_uid)
+        return self._store(known, data)
+
+    def _open(self, study: str) -> None:
+        """Mark the study unfinished before its first object is stored: whatever ends this
+        process between here and the end of the request, the sweep finds the study.
+        """
+        with self._lock:
+            if study not in self._opened:
+                inventory.open_study(self._storage, study)
+                self._opened.add(study)
+
+    def _store(self, known: Receipt, data: bytes) -> Receipt:
+        digest = hashlib.sha256(data).hexdigest()
+        metadata = {
+            "sha256": digest,
+            "source": self._source,
+            "received": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        }
+        stem = "/".join(
+            (known.study_instance_uid, known.series_instance_uid, known.sop_instance_uid)
+        )
+        for name, conflicting in ((f"{stem}.dcm", False), (f"{stem}~{digest[:16]}.dcm", True)):
+            try:
+                self._storage.write(
+                    INCOMING,
+                    name,
+                    data,
+                    metadata=metadata,
+                    content_type="application/dicom",
+                    if_absent=True,
+                )
+            except Conflict:
+                if self._stored_digest(name) != digest:
+                    continue
+                return replace(known, blob=name, duplicate=True, conflicting=conflicting)
+            return replace(known, blob=name, conflicting=conflicting)
+        raise Conflict(f"{INCOMING}: two objects with one name and other bytes")
+
+    def _stored_digest(self, name: str) -> str:
+        info = self._storage.info(INCOMING, name)
+        if info is None:
+            return ""
+        # A blob that something else than a door wrote has no metadata.
+        return (
+            info.metadata.get("sha256")
+            or hashlib.sha256(self._storage.read(INCOMING, name)).hexdigest()
+        )
+
+    def _reject(
+        self, receipt: Receipt, data: bytes, rejected: Rejected, *, keep: bool = True
+    ) -> Receipt:
+        name = quarantine(self._storage, data, rejected, self._source) if keep else ""
+        return replace(receipt, quarantine=name, reason=rejected.reason, detail=rejected.detail)
+
+
+def limits(settings: Settings) -> Limits:
+    """The bounds on objects that the app settings set."""
+    return Limits(
+        max_bytes=settings.max_object_bytes,
+        max_pixels_per_frame=settings.max_frame_pixels,
+        max_frames=settings.max_frames,
+        max_decoded_bytes=settings.max_decoded_bytes,
+    )
+
+
+def quarantine(storage: Storage, data: bytes, rejected: Rejected, source: str) -> str:
+    """Keep bytes that were rejected; the name in ``quarantine``. Raises `StorageUnavailable`."""
+    name = f"{datetime.now(UTC):%Y-%m-%d}/{hashlib.sha256(data).hexdigest()}.bin"
+    # Metadata travel in HTTP headers: printable ASCII only.
+    reason = "".join(char if " " <= char <= "~" else "?" for char in str(rejected))
+    metadata = {"reason": reason[:_MAX_REASON], "source": source}
+    storage.write(QUARANTINE, name, data, metadata=metadata)
+    return name
