@@ -8,6 +8,7 @@ are measured along the slice normal, which is right for oblique and gantry-tilte
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -17,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from slicewatch.records import Geometry, SliceResult
+from slicewatch.records import Geometry, Outcome, SliceResult
 
 type Vector = tuple[float, float, float]
 type Orientation = tuple[float, float, float, float, float, float]
@@ -77,6 +78,27 @@ def dot(a: Vector, b: Vector) -> float:
 def canonical_key(frame: SliceResult) -> tuple[str, int, str, str]:
     """What sorts frames the same way, however they arrived."""
     return frame.sop_instance_uid, frame.frame, frame.content_sha256, frame.blob
+
+
+def distinct(frames: Iterable[SliceResult]) -> tuple[SliceResult, ...]:
+    """One result for each frame of each object, sorted by series and `canonical_key`.
+
+    A batch that was screened twice gives its results twice. Should they differ, a screened one
+    wins, then the one whose JSON sorts first: the choice must not depend on the order.
+    """
+    found: dict[tuple[str, int], SliceResult] = {}
+    for frame in frames:
+        key = frame.blob, frame.frame
+        known = found.get(key)
+        if known is None or (known != frame and _preference(frame) < _preference(known)):
+            found[key] = frame
+    return tuple(
+        sorted(found.values(), key=lambda one: (one.series_instance_uid, canonical_key(one)))
+    )
+
+
+def _preference(frame: SliceResult) -> tuple[bool, str]:
+    return frame.outcome is not Outcome.SCREENED, json.dumps(frame.to_json(), sort_keys=True)
 
 
 def is_placed(geometry: Geometry) -> bool:
