@@ -8,13 +8,18 @@ pixel edges of the source frame, ``(x1, y1, x2, y2)``, as in `slicewatch.records
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from slicewatch.records import Box, Geometry
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 
 class BadAnnotation(Exception):
@@ -28,12 +33,10 @@ class Region:
     Attributes:
         name: ROIName or SegmentLabel.
         outlines: arrays (n, 3), LPS mm, each a planar outline (contour, or corners of a mask).
-        frame_of_reference_uid: of the coordinates; empty when the file does not say.
     """
 
     name: str
     outlines: tuple[NDArray[np.float64], ...]
-    frame_of_reference_uid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +69,11 @@ def regions_of(data: bytes) -> tuple[Region, ...]:
             raise BadAnnotation(f"neither RTSTRUCT nor SEG, but modality {other!r}")
 
 
-def _contours(file: Mapping[str, object] | object) -> tuple[Region, ...]:
+def _contours(file: Dataset) -> tuple[Region, ...]:
     """ROI Contour module, PS3.3 section C.8.8.6."""
-    from pydicom.dataset import Dataset
-
-    assert isinstance(file, Dataset)
     try:
         named = {
-            int(roi.ROINumber): (
-                str(roi.get("ROIName", "")),
-                str(roi.get("ReferencedFrameOfReferenceUID", "")),
-            )
-            for roi in file.StructureSetROISequence
+            int(roi.ROINumber): str(roi.get("ROIName", "")) for roi in file.StructureSetROISequence
         }
         regions = []
         for roi in file.ROIContourSequence:
@@ -86,11 +82,52 @@ def _contours(file: Mapping[str, object] | object) -> tuple[Region, ...]:
                 for contour in roi.get("ContourSequence", ())
                 if contour.get("ContourGeometricType", "CLOSED_PLANAR") == "CLOSED_PLANAR"
             ]
-            name, frame_of_reference = named[int(roi.ReferencedROINumber)]
-            regions.append(Region(name, tuple(outlines), frame_of_reference))
+            regions.append(Region(named[int(roi.ReferencedROINumber)], tuple(outlines)))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BadAnnotation("the structure set's contours are incomplete or malformed") from error
     return tuple(regions)
+
+
+def _segments(file: Dataset) -> tuple[Region, ...]:
+    """Segmentation module, PS3.3 section C.8.20.2: each frame is one segment on one plane."""
+    try:
+        names = {int(s.SegmentNumber): str(s.get("SegmentLabel", "")) for s in file.SegmentSequence}
+        masks = np.asarray(file.pixel_array).reshape(-1, file.Rows, file.Columns)
+        if file.SegmentationType == "FRACTIONAL":
+            masks = masks * 2 > int(file.MaximumFractionalValue)
+        shared = file.SharedFunctionalGroupsSequence[0]
+        outlines: dict[str, list[NDArray[np.float64]]] = defaultdict(list)
+        for mask, own in zip(masks, file.PerFrameFunctionalGroupsSequence, strict=True):
+            number = int(
+                _group(own, shared, "SegmentIdentificationSequence").ReferencedSegmentNumber
+            )
+            box = mask_box(mask > 0)
+            if box is not None:
+                outlines[names[number]].append(_corners(box, own, shared))
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+        raise BadAnnotation("the segmentation is incomplete or does not decode") from error
+    return tuple(Region(name, tuple(outlines[name])) for name in dict.fromkeys(names.values()))
+
+
+def _group(own: Dataset, shared: Dataset, keyword: str) -> Any:
+    """A functional group's item: the frame's own, else the shared one (PS3.3 C.7.6.16)."""
+    return (own.get(keyword) or shared[keyword].value)[0]
+
+
+def _corners(box: Box, own: Dataset, shared: Dataset) -> NDArray[np.float64]:
+    """A box in pixel edges → its corners (4, 3), LPS mm (PS3.3 equation C.7.6.2.1-1)."""
+    origin = np.array(_group(own, shared, "PlanePositionSequence").ImagePositionPatient, float)
+    cosines = _group(own, shared, "PlaneOrientationSequence").ImageOrientationPatient
+    spacing = _group(own, shared, "PixelMeasuresSequence").PixelSpacing
+    along_row = np.array(cosines[:3], float) * float(spacing[1])
+    along_column = np.array(cosines[3:], float) * float(spacing[0])
+    x1, y1, x2, y2 = (edge - 0.5 for edge in box)
+    return np.array(
+        [
+            origin + x * along_row + y * along_column
+            for x, y in ((x1, y1), (x2, y1), (x2, y2), (x1, y2))
+        ]
+    )
 
 
 def place(
