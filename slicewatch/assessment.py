@@ -34,16 +34,17 @@ def assess(
     slices = inventory.read_results(storage, study, registry.digest)
     objects = sorted({(one.blob, one.content_sha256) for one in slices})
     expected = inventory.expected_instances(storage, study) or ()
+    missing = inventory.missing_instances((blob for blob, _ in objects), expected)
     latest = inventory.latest_review(storage, study)
     review = assemble(
         study_instance_uid=study,
         generation=latest.generation + 1 if latest else 1,
         supersedes=latest.generation if latest else None,
         slices=slices,
-        missing=inventory.missing_instances((blob for blob, _ in objects), expected),
+        missing=missing,
         policy=policy,
         models=_models_used(registry, slices),
-        content_digest=inventory.digest(objects),
+        content_digest=inventory.digest(objects, missing),
         timings=_timings(request),
     )
     if latest is not None and _says_the_same(latest, review):

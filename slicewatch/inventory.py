@@ -98,7 +98,10 @@ def settle(storage: Storage, study: str, content_digest: str, *, finished: bool)
         ``False`` when something came that the review does not cover.
     """
     marker = storage.info(REVIEWS, _OPEN + study)
-    if content_digest != digest(content_of(received(storage, study))):
+    blobs = received(storage, study)
+    expected = expected_instances(storage, study) or ()
+    missing = missing_instances((blob.name for blob in blobs), expected)
+    if content_digest != digest(content_of(blobs), missing):
         return False
     if marker is None or not finished:
         return True
@@ -117,9 +120,11 @@ def received(storage: Storage, study: str) -> list[BlobInfo]:
     return list(storage.listing(INCOMING, f"{study}/"))
 
 
-def digest(objects: Iterable[tuple[str, str]]) -> str:
-    """SHA-256 over the sorted (blob name, content hash) pairs: the content a review covers."""
-    return hashlib.sha256(json.dumps(sorted(objects)).encode()).hexdigest()
+def digest(objects: Iterable[tuple[str, str]], missing: Iterable[str]) -> str:
+    """SHA-256 over the sorted (blob name, content hash) pairs and the SOP instance UIDs that are
+    missing: what a review covers, and what it says of the rest.
+    """
+    return hashlib.sha256(json.dumps([sorted(objects), sorted(missing)]).encode()).hexdigest()
 
 
 def content_of(blobs: Iterable[BlobInfo]) -> Iterator[tuple[str, str]]:

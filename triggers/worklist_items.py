@@ -1,0 +1,73 @@
+"""What the worklist's doors share: the item of the route, the reader of the body, a lost race."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import azure.functions as func
+
+from slicewatch.worklist import Item, ItemConflict, NoSuchItem
+from triggers.responses import Problem
+
+_MAX_BODY = 1 << 20
+_MAX_READER = 128
+
+
+def as_body(item: Item) -> dict[str, Any]:
+    """An item as the API shows it."""
+    return {**item.to_json(), "urgency": item.urgency}
+
+
+def item_of(request: func.HttpRequest) -> str:
+    """The item id in the request's route."""
+    return request.route_params.get("item") or ""
+
+
+def body_object(request: func.HttpRequest) -> dict[str, Any]:
+    """The request's JSON object. Raises `Problem`: 400 for anything else, 413 when too large."""
+    body = request.get_body()
+    if len(body) > _MAX_BODY:
+        raise Problem(
+            413, "too-large", f"the body is over {_MAX_BODY} bytes", "shorten the comment"
+        )
+    try:
+        given: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        given = None
+    if not isinstance(given, dict):
+        raise Problem(
+            400, "bad-body", "the body is not a JSON object", 'send {"reader": "…"} as JSON'
+        )
+    return given
+
+
+def reader_of(body: dict[str, Any]) -> str:
+    """Who acts. Raises `Problem` (400) when the body does not say."""
+    reader = body.get("reader")
+    if not isinstance(reader, str) or not reader.strip() or len(reader) > _MAX_READER:
+        raise Problem(
+            400,
+            "no-reader",
+            f"`reader` is missing, empty or over {_MAX_READER} characters",
+            'say who acts: {"reader": "…"}',
+        )
+    return reader.strip()
+
+
+def unknown_item(error: NoSuchItem) -> Problem:
+    """404: the worklist has no such item."""
+    return Problem(
+        404, "unknown-item", "the worklist has no such item", "take an id from GET worklist"
+    )
+
+
+def conflict(error: ItemConflict) -> Problem:
+    """409: the item's state does not allow it; the body holds the item as it stands."""
+    return Problem(
+        409,
+        f"item-{error.item.state}",
+        str(error),
+        "look at the item as it stands, in this answer, and go on from there",
+        extra={"item": as_body(error.item)},
+    )
