@@ -1,0 +1,161 @@
+"""The manifest of a data set, and the checks on it: what would make a measured quality a lie.
+
+The manifest is a table (CSV) with one row an example. It holds digests in place of patient ids.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from slicewatch.dataset import TRAIN, VALIDATION, Example, Reject
+from slicewatch.pixels import PADDING
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One example of a data set.
+
+    Attributes:
+        picture_sha256: of the decoded gray values; empty when the picture does not decode.
+        classes: class indices of its boxes, joined by blanks.
+    """
+
+    name: str
+    split: str
+    patient: str
+    study: str
+    modality: str
+    source: str
+    picture_sha256: str
+    classes: str
+
+
+FIELDS = tuple(field.name for field in fields(Entry))
+
+
+def entry_of(example: Example) -> Entry:
+    """The manifest's row of a rendered example."""
+    digest, _ = picture_digest(example.png)
+    return Entry(
+        example.name,
+        example.split,
+        example.patient,
+        example.study,
+        example.modality,
+        example.source,
+        digest,
+        " ".join(line.split()[0] for line in example.label_text.splitlines()),
+    )
+
+
+def picture_digest(data: bytes) -> tuple[str, bool]:
+    """SHA-256 of a picture's gray values, and whether more than margins and one gray is there.
+
+    Raises:
+        ValueError: the picture does not decode.
+    """
+    try:
+        gray = np.asarray(Image.open(io.BytesIO(data)).convert("L"))
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise ValueError("the picture does not decode") from error
+    shown = gray[gray != PADDING]
+    varied = bool(shown.size and shown.min() != shown.max())
+    return hashlib.sha256(gray.tobytes()).hexdigest(), varied
+
+
+def manifest_text(entries: Iterable[Entry]) -> str:
+    """The manifest as CSV, sorted by name."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(FIELDS)
+    for entry in sorted(entries, key=lambda item: item.name):
+        writer.writerow([getattr(entry, name) for name in FIELDS])
+    return out.getvalue()
+
+
+def read_manifest(text: str) -> list[Entry]:
+    """Parse `manifest_text`'s output.
+
+    Raises:
+        ValueError: a column is missing.
+    """
+    reader = csv.DictReader(io.StringIO(text))
+    missing = set(FIELDS) - set(reader.fieldnames or ())
+    if missing:
+        raise ValueError(f"the manifest lacks the columns {', '.join(sorted(missing))}")
+    return [Entry(**{name: row[name] or "" for name in FIELDS}) for row in reader]
+
+
+def check_label(text: str, classes: int) -> str | None:
+    """What is wrong with a YOLO label file, or ``None``."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            label, x, y, width, height = (float(word) for word in line.split())
+        except ValueError:
+            return f"line {number} is not 'class x y width height'"
+        if label != int(label) or not 0 <= label < classes:
+            return f"line {number} has class {label:g}; the data set has 0 to {classes - 1}"
+        slack = 1e-3
+        inside = (
+            0 < width <= 1 + slack
+            and 0 < height <= 1 + slack
+            and x - width / 2 >= -slack
+            and x + width / 2 <= 1 + slack
+            and y - height / 2 >= -slack
+            and y + height / 2 <= 1 + slack
+        )
+        if not inside:
+            return f"line {number} has an empty box, or one outside of the image"
+    return None
+
+
+def check(entries: Sequence[Entry], classes: Sequence[str]) -> list[Reject]:
+    """Problems that would make training or a measured quality mislead, by file and reason."""
+    return [
+        *_patients_in_two_splits(entries),
+        *_duplicates_across_splits(entries),
+        *_empty_classes(entries, classes),
+    ]
+
+
+def _patients_in_two_splits(entries: Sequence[Entry]) -> Iterable[Reject]:
+    seen: dict[str, dict[str, str]] = defaultdict(dict)
+    for entry in entries:
+        if entry.patient:
+            seen[entry.patient].setdefault(entry.split, entry.name)
+    for patient, names in seen.items():
+        if len(names) > 1:
+            first, *others = names.values()
+            yield Reject(others[0], f"patient {patient} is in another split too ({first})")
+
+
+def _duplicates_across_splits(entries: Sequence[Entry]) -> Iterable[Reject]:
+    seen: dict[str, Entry] = {}
+    for entry in entries:
+        if not entry.picture_sha256:
+            continue
+        first = seen.setdefault(entry.picture_sha256, entry)
+        if first.split != entry.split:
+            yield Reject(entry.name, f"same picture as {first.name} of split {first.split}")
+
+
+def _empty_classes(entries: Sequence[Entry], classes: Sequence[str]) -> Iterable[Reject]:
+    for split in (TRAIN, VALIDATION):
+        members = [entry for entry in entries if entry.split == split]
+        if not members:
+            yield Reject(f"split {split}", "has no examples")
+            continue
+        present = {int(word) for entry in members for word in entry.classes.split()}
+        for index, name in enumerate(classes):
+            if index not in present:
+                yield Reject(f"split {split}", f"has no box of class {name}")

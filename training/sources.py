@@ -1,0 +1,179 @@
+"""Where examples come from: DICOM folders, masked pictures, and generated studies."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from slicewatch import dataset, pixels
+from slicewatch.annotations import BadAnnotation, mask_box
+from slicewatch.dataset import TRAIN, Example, Inspected, Labelled, PlannedImage, Reject
+from slicewatch.limits import Rejected
+from training.domains import Domain
+from training.phantom import generate_phantom
+from training.progress import Progress
+
+
+class BadSource(Exception):
+    """A source cannot be used at all; the text names it and the remedy."""
+
+
+@dataclass
+class Findings:
+    """What preparation noticed on the way."""
+
+    rejects: list[Reject] = field(default_factory=list)
+    remarks: list[Reject] = field(default_factory=list)
+    sources: int = 0
+
+    def drop(self, source: str, reason: str) -> None:
+        self.rejects.append(Reject(source, reason))
+
+
+def dicom_folder(
+    folder: Path, domain: Domain, findings: Findings, *, validation_share: float
+) -> Iterator[Example]:
+    """Images with RTSTRUCT or SEG anywhere below `folder`, or with YOLO label files beside.
+
+    A label file has the image's name and the ending ``.txt``; an empty one is a negative frame.
+    """
+    files = sorted(path for path in folder.rglob("*") if _may_be_dicom(path))
+    if not files:
+        raise BadSource(f"{folder} holds no files that could be DICOM")
+    objects: list[Inspected | Reject] = []
+    annotations: dict[str, bytes] = {}
+    drawn: dict[tuple[str, int], list[Labelled]] = {}
+    for path in Progress(files, "reading"):
+        source = path.relative_to(folder).as_posix()
+        data = path.read_bytes()
+        found = dataset.inspect(source, data, validation_share=validation_share)
+        objects.append(found)
+        if isinstance(found, Reject):
+            continue
+        if found.is_annotation:
+            annotations[source] = data
+        elif (labels := path.with_suffix(".txt")).is_file():
+            try:
+                drawn[found.sop_instance_uid, 1] = _yolo_boxes(labels, found, domain)
+            except ValueError as error:
+                findings.drop(f"{source} ({labels.name})", str(error))
+    findings.sources += len(files)
+    plan = dataset.plan(objects, annotations, domain.labels, drawn=drawn)
+    findings.rejects += plan.rejects
+    findings.remarks += plan.remarks
+    for image in Progress(plan.images, "rendering"):
+        yield from _rendered(image, (folder / image.source).read_bytes(), domain, findings)
+
+
+def _may_be_dicom(path: Path) -> bool:
+    other = {".txt", ".md", ".json", ".csv", ".toml", ".yaml", ".yml", ".png", ".jpg", ".zip"}
+    return path.is_file() and path.suffix.lower() not in other and path.name != "DICOMDIR"
+
+
+def _yolo_boxes(path: Path, image: Inspected, domain: Domain) -> list[Labelled]:
+    boxes = []
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        try:
+            index, x, y, width, height = (float(word) for word in line.split())
+            label = domain.classes[int(index)]
+        except (ValueError, IndexError) as error:
+            raise ValueError(f"line {number} is not 'class x y width height'") from error
+        left, right = (x - width / 2) * image.columns, (x + width / 2) * image.columns
+        top, bottom = (y - height / 2) * image.rows, (y + height / 2) * image.rows
+        boxes.append(Labelled(label, (left, top, right, bottom)))
+    return boxes
+
+
+def _rendered(
+    image: PlannedImage, data: bytes, domain: Domain, findings: Findings
+) -> Iterator[Example]:
+    try:
+        yield from dataset.render(
+            image,
+            data,
+            domain.classes,
+            size=domain.size,
+            intensity=domain.intensity(image.modality),
+        )
+    except (Rejected, BadAnnotation) as error:
+        findings.drop(image.source, str(error))
+
+
+def masked_pictures(
+    folder: Path, domain: Domain, findings: Findings, *, validation_share: float
+) -> Iterator[Example]:
+    """``index.csv`` with sample_id, patient_id and class; ``images/ID.jpg``, ``masks/ID.jpg``.
+
+    The box is the extent of the mask's pixels above 127.
+    """
+    index = folder / "index.csv"
+    if not index.is_file():
+        raise BadSource(f"{folder} has no index.csv with sample_id, patient_id and class")
+    with index.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"sample_id", "patient_id", "class"} <= rows[0].keys():
+        raise BadSource(f"{index} lacks rows, or a column of sample_id, patient_id, class")
+    findings.sources += len(rows)
+    for row in Progress(rows, "rendering"):
+        source = f"images/{row['sample_id']}.jpg"
+        try:
+            gray = np.asarray(Image.open(folder / source).convert("L"))
+            mask = np.asarray(Image.open(folder / "masks" / f"{row['sample_id']}.jpg").convert("L"))
+            yield _masked(row, source, gray, mask, domain, validation_share)
+        except (OSError, UnidentifiedImageError, BadAnnotation) as error:
+            reason = str(error) if isinstance(error, BadAnnotation) else "does not decode"
+            findings.drop(source, reason)
+
+
+def _masked(
+    row: dict[str, str],
+    source: str,
+    gray: np.ndarray[tuple[int, int], np.dtype[np.uint8]],
+    mask: np.ndarray[tuple[int, int], np.dtype[np.uint8]],
+    domain: Domain,
+    validation_share: float,
+) -> Example:
+    if gray.shape != mask.shape:
+        raise BadAnnotation(f"mask of {mask.shape} for an image of {gray.shape} pixels")
+    box = mask_box(mask > 127)
+    if box is None:
+        raise BadAnnotation("the mask is empty")
+    patient = row["patient_id"]
+    key = dataset.patient_key(patient)
+    image = PlannedImage(
+        source, key, key, dataset.split_of(patient, validation_share), "MR", frames=()
+    )
+    windowed = pixels.to_gray(gray.astype(np.float32), domain.intensity("MR"))
+    boxes = [Labelled(row["class"], box)]
+    name = f"{key}-MR-{row['sample_id']}"
+    return dataset.example(windowed, name, boxes, domain.classes, image, size=domain.size)
+
+
+def phantoms(domain: Domain, count: int, findings: Findings) -> Iterator[Example]:
+    """Slices of generated studies, every second one with a mass; for training only."""
+    findings.sources += count
+    for seed in Progress(range(1, count + 1), "generating"):
+        rng = np.random.default_rng(seed)
+        with_mass = seed % 2 == 0
+        rows = int(rng.integers(140, 260))
+        columns = max(64, int(rows * rng.uniform(0.8, 1.2)))
+        phantom = generate_phantom(seed=seed, lesions=with_mass, rows=rows, columns=columns)
+        chosen = rng.choice(len(phantom.hounsfield), 8, replace=False)
+        if with_mass:
+            chosen[0] = phantom.lesion.sum(axis=(1, 2)).argmax()
+        image = PlannedImage(f"phantom {seed}", f"phantom{seed}", f"phantom{seed}", TRAIN, "CT", ())
+        for index in sorted(set(chosen.tolist())):
+            box = mask_box(phantom.lesion[index])
+            if box is not None and min(box[2] - box[0], box[3] - box[1]) < 4:
+                continue  # a sliver of the mass' pole is neither positive nor negative
+            gray = pixels.to_gray(
+                phantom.hounsfield[index].astype(np.float32), domain.intensity("CT")
+            )
+            boxes = [Labelled(domain.classes[0], box)] if box else []
+            name = f"phantom{seed:03d}-CT-{index:04d}"
+            yield dataset.example(gray, name, boxes, domain.classes, image, size=domain.size)
