@@ -6,6 +6,8 @@ with `bytes.find`: a part's bytes are copied once, when it is handed out.
 
 from __future__ import annotations
 
+import email.message
+import email.utils
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -36,9 +38,13 @@ class Part:
 
 
 def media_type(content_type: str) -> tuple[str, dict[str, str]]:
-    """A Content-Type as its media type and its parameters; names and type in lower case."""
-    name, parameters = multipart.parse_options_header(content_type)
-    return name.strip().lower(), dict(parameters)
+    """A Content-Type as its media type, in lower case, and its parameters, names in lower case."""
+    message = email.message.Message()
+    message["Content-Type"] = content_type
+    (name, _), *parameters = message.get_params([("", "")])
+    return name.strip().lower(), {
+        key.lower(): email.utils.collapse_rfc2231_value(value) for key, value in parameters
+    }
 
 
 def check(body: bytes, boundary: str, *, max_parts: int) -> int:
@@ -68,7 +74,7 @@ def parts(body: bytes, boundary: str, *, max_parts: int) -> Iterator[Part]:
     parser = _Parser(boundary)
     seen = 0
     try:
-        for part in _collected(parser.parse(body)):
+        for part in _collected(parser.parse(body) if body else iter(())):
             seen += 1
             if seen > max_parts:
                 raise TooManyParts(f"the body has more than {max_parts} parts")
