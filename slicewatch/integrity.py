@@ -173,9 +173,15 @@ def _changed_instances(study: Study) -> Iterator[Evidence]:
         )
 
 
+def _patient(study: Study, frame: SliceResult) -> str:
+    """The patient's hash; it compares within a study only, so empty for a frame of another."""
+    own = frame.study_instance_uid in ("", study.study_instance_uid)
+    return frame.patient_hash if own else ""
+
+
 def _mixed_patients(study: Study) -> Iterator[Evidence]:
     for frames in study.series.values():
-        if odd := _odd_ones(frames, lambda frame: frame.patient_hash):
+        if odd := _odd_ones(frames, lambda frame: _patient(study, frame)):
             yield Evidence(
                 f"{_objects(odd)} of the series name another patient than the rest of it.", odd
             )
@@ -183,12 +189,13 @@ def _mixed_patients(study: Study) -> Iterator[Evidence]:
 
 def _mixed_patients_in_study(study: Study) -> Iterator[Evidence]:
     of_series = {
-        uid: _usual(frame.patient_hash for frame in frames) for uid, frames in study.series.items()
+        uid: _usual(_patient(study, frame) for frame in frames)
+        for uid, frames in study.series.items()
     }
     usual = _usual(of_series[frame.series_instance_uid] for frame in study.frames)
     for uid, frames in study.series.items():
         if of_series[uid] not in ("", usual):
-            odd = [frame for frame in frames if frame.patient_hash == of_series[uid]]
+            odd = [frame for frame in frames if _patient(study, frame) == of_series[uid]]
             yield Evidence("The series names another patient than the rest of the study.", odd)
 
 

@@ -217,8 +217,7 @@ def _lines(review: Review) -> Iterator[str]:
     models = ", ".join(f"{one.name}@{one.version} {one.sha256[:12]}" for one in review.models)
     yield f"Model: {models or 'none took part'}"
     yield f"Policy: {review.policy_name} {review.policy_sha256[:12]}"
-    if review.status is not StudyStatus.FLAGGED:
-        yield NO_FLAG_MEANS
+    yield NO_FLAG_MEANS
     yield f"{review.disclaimer[:1].upper()}{review.disclaimer[1:]}."
 
 
