@@ -61,6 +61,8 @@ def resolve_expressions(template: str, data: Mapping[str, object]) -> str:
 def _member(node: object, key: str) -> object:
     if not isinstance(node, Mapping):
         return None
+    if key in node:
+        return node[key]
     return next((value for name, value in node.items() if str(name).lower() == key.lower()), None)
 
 

@@ -81,7 +81,7 @@ class HttpFront:
         return Starlette(routes=[*routes, catch_all], middleware=middleware)
 
     async def _serve(self, request: Request) -> Response:
-        raw_path = request.scope.get("raw_path", b"").decode("ascii", "replace").partition("?")[0]
+        raw_path = _raw_path(request)
         for candidate in self.functions:
             if request.method in candidate.methods:
                 parameters = candidate.route.match(raw_path)
@@ -114,7 +114,7 @@ class HttpFront:
         assert self._executor is not None
         call = HttpCall(
             method=request.method,
-            url=str(request.url),
+            url=_raw_url(request),
             headers=_single_headers(request.headers),
             params=dict(parse_qsl(request.url.query, keep_blank_values=True)),
             route_params=parameters,
@@ -137,6 +137,17 @@ class HttpFront:
         if outcome.failure is not None:
             return Response(status_code=500)
         return reply_of(function, outcome)
+
+
+def _raw_path(request: Request) -> str:
+    """The path as it came over the wire, percent-encoded."""
+    raw: bytes = request.scope["raw_path"]
+    return raw.decode("ascii", "replace").partition("?")[0]
+
+
+def _raw_url(request: Request) -> str:
+    query = f"?{request.url.query}" if request.url.query else ""
+    return f"{request.url.scheme}://{request.url.netloc}{_raw_path(request)}{query}"
 
 
 def presented_key(request: Request) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ _EMULATOR = (
     "QueueEndpoint=http://127.0.0.1:10001/devstoreaccount1;"
     "TableEndpoint=http://127.0.0.1:10002/devstoreaccount1;"
 )
+_CHECK_ATTEMPTS = 3
+_CHECK_PAUSE_S = 0.5
 _TIMEOUTS: dict[str, Any] = {"connection_timeout": 5, "read_timeout": 60}
 
 
@@ -67,6 +70,19 @@ def _identity_endpoint(name: str, service: str, settings: Mapping[str, str]) -> 
 def _is_code(error: HttpResponseError, code: str) -> bool:
     """Whether the storage service gave this error code; the storage packages add it."""
     return getattr(error, "error_code", None) == code
+
+
+def _ask(service: BlobServiceClient | QueueServiceClient) -> None:
+    """A sign of life, with a little patience for an emulator that is just starting."""
+    for attempt in range(1, _CHECK_ATTEMPTS + 1):
+        try:
+            service.get_service_properties(retry_total=0)
+        except (ServiceRequestError, ServiceResponseError):
+            if attempt == _CHECK_ATTEMPTS:
+                raise
+            time.sleep(_CHECK_PAUSE_S)
+        else:
+            return
 
 
 class StorageAccounts:
@@ -128,7 +144,7 @@ class StorageAccounts:
             asked.add((name, is_blob))
             service = self.blob(name) if is_blob else self.queue(name)
             try:
-                service.get_service_properties(retry_total=1, timeout=10)
+                _ask(service)
             except ClientAuthenticationError:
                 raise HostError(
                     f"the storage account of the setting {name} refuses its credential; "

@@ -7,10 +7,12 @@ import os
 import signal
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import azure.durable_functions as df
 import azure.functions as func
+from durabletask.entities import EntityInstanceId
 
 doors = df.Blueprint(http_auth_level=func.AuthLevel.FUNCTION)
 
@@ -138,3 +140,91 @@ def sync_client(req: func.HttpRequest, client) -> func.HttpResponse:  # type: ig
 def tick(timer: func.TimerRequest) -> None:
     with open(os.environ["SAMPLE_TICKS"], "a", encoding="utf-8") as file:
         file.write(json.dumps({"past_due": timer.past_due, "at": time.time()}) + "\n")
+
+
+_OPERATIONS = {
+    "raise_orchestration_event": ("id", "name"),
+    "terminate_orchestration": ("id",),
+    "suspend_orchestration": ("id",),
+    "resume_orchestration": ("id",),
+    "restart_orchestration": ("id",),
+    "rewind_orchestration": ("id",),
+    "purge_orchestration": ("id",),
+}
+
+
+@doors.route(route="client/{operation}/{id}/{name?}", methods=["POST"])
+@doors.durable_client_input(client_name="client")
+async def client_call(
+    req: func.HttpRequest, client: df.DurableFunctionsClient
+) -> func.HttpResponse:
+    """Call a method of the durable client; the body is its keyword arguments."""
+    operation = req.route_params["operation"]
+    arguments = [req.route_params[name] for name in _OPERATIONS[operation]]
+    keywords = json.loads(req.get_body() or b"{}")
+    try:
+        result = await getattr(client, operation)(*arguments, **keywords)
+    except Exception as error:
+        code = getattr(error, "code", None)
+        return _json({"error": code().name if callable(code) else str(error)}, 409)
+    return _json({"result": result if isinstance(result, str) else repr(result)})
+
+
+@doors.route(route="entities/{operation}/{key?}", methods=["POST"])
+@doors.durable_client_input(client_name="client")
+async def entity_call(
+    req: func.HttpRequest, client: df.DurableFunctionsClient
+) -> func.HttpResponse:
+    """Signal, read, list or clean counters."""
+    operation = req.route_params["operation"]
+    entity = EntityInstanceId("Counter", req.route_params.get("key", "-"))
+    if operation == "read":
+        found = await client.get_entity(entity)
+        return _json(None if found is None else found.get_state(int))
+    if operation == "list":
+        return _json([one.id.key for one in await client.get_all_entities()])
+    if operation == "clean":
+        result = await client.clean_entity_storage()
+        return _json([result.empty_entities_removed, result.orphaned_locks_released])
+    body = json.loads(req.get_body() or b"{}")
+    when = (
+        datetime.now(UTC) + timedelta(seconds=body["seconds"]) if "seconds" in body else None
+    )
+    await client.signal_entity(entity, operation, body.get("input"), signal_time=when)
+    return _json("signalled")
+
+
+@doors.route(route="later/{name}", methods=["POST"])
+@doors.durable_client_input(client_name="client")
+async def later(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
+    """Start an orchestration in a while."""
+    start_at = datetime.now(UTC) + timedelta(seconds=float(req.params["seconds"]))
+    instance_id = await client.schedule_new_orchestration(
+        req.route_params["name"], input=2, start_at=start_at
+    )
+    return _json({"id": instance_id})
+
+
+@doors.route(route="wait/{id}", methods=["GET"])
+@doors.durable_client_input(client_name="client")
+async def wait(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func.HttpResponse:
+    """Wait for an orchestration, as long as the query says."""
+    try:
+        state = await client.wait_for_orchestration_completion(
+            req.route_params["id"], timeout=float(req.params["seconds"])
+        )
+    except TimeoutError:
+        return func.HttpResponse("timeout")
+    return func.HttpResponse(state.runtime_status.name)
+
+
+@doors.route(route="operation", methods=["GET"], auth_level=func.AuthLevel.ANONYMOUS)
+def operation_status(req: func.HttpRequest) -> func.HttpResponse:
+    """Answers 202 until its file has as many lines as the query says."""
+    path = Path(req.params["file"])
+    with path.open("a", encoding="utf-8") as file:
+        file.write("-\n")
+    if len(path.read_text("utf-8").splitlines()) < int(req.params["times"]):
+        headers = {"Location": req.url, "Retry-After": "0"}
+        return func.HttpResponse(status_code=202, headers=headers)
+    return func.HttpResponse("done at last")

@@ -2,7 +2,6 @@
 
 import azure.durable_functions as df
 import azure.functions as func
-
 from doors import doors
 from orchestrations import orchestrations
 from storage_functions import storage_functions

@@ -1,0 +1,128 @@
+"""HTTP functions, their routes, and the admin API."""
+
+import concurrent.futures
+import hashlib
+import os
+import re
+import uuid
+
+import pytest
+
+from tests.local_host.running_host import RunningHost
+
+
+def test_a_function_sees_method_url_route_query_headers_body_and_context(host: RunningHost) -> None:
+    response = host.http.post(
+        "/api/echo/w%C3%B6rd%20two/7?a=1&b=",
+        content="body",
+        headers={"X-Probe": "seen", "traceparent": "00-aa-bb-01"},
+    )
+    assert response.status_code == 200
+    seen = response.json()
+    assert seen["method"] == "POST"
+    assert seen["url"] == str(response.request.url)
+    assert seen["route"] == {"word": "wörd two", "count": "7"}
+    assert seen["query"] == {"a": "1", "b": ""}
+    assert seen["header"] == "seen"
+    assert seen["body"] == "body"
+    assert seen["function"] == "echo"
+    assert seen["invocation"] == seen["thread_invocation"]
+    assert uuid.UUID(seen["invocation"])
+    assert seen["trace_parent"] == "00-aa-bb-01"
+    assert seen["retry"] is True
+    assert seen["setting"] == "from the environment"
+
+
+def test_a_literal_route_wins_over_a_parameter(host: RunningHost) -> None:
+    assert host.http.get("/api/echo/fixed").text == "fixed"
+    assert host.http.get("/api/ECHO/Fixed").text == "fixed"
+    assert host.http.get("/api/echo/other").json()["route"] == {"word": "other"}
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/echo/word/notanumber", "/api/only/notaguid", "/api/echo", "/echo/word", "/x"]
+)
+def test_a_path_that_no_route_takes_is_not_found(host: RunningHost, path: str) -> None:
+    assert host.http.get(path).status_code == 404
+
+
+def test_a_method_that_the_function_does_not_list_is_not_found(host: RunningHost) -> None:
+    assert host.http.delete("/api/echo/word").status_code == 404
+
+
+def test_a_guid_constraint_admits_guids(host: RunningHost) -> None:
+    value = str(uuid.uuid4())
+    assert host.http.get(f"/api/only/{value}").text == value
+
+
+def test_a_catch_all_takes_slashes_and_nothing(host: RunningHost) -> None:
+    assert host.http.get("/api/files/a/b%20c/d").json() == {"path": "a/b c/d"}
+    assert host.http.get("/api/files").json() == {}
+
+
+def test_uploads_of_any_size_arrive_whole(host: RunningHost) -> None:
+    for size in (0, 1000, (1 << 20) + 1, 24 << 20):
+        body = os.urandom(1 << 10) * (size >> 10) + b"x" * (size & 1023)
+        answer = host.http.post("/api/digest", content=body).json()
+        assert answer == {"size": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+
+
+def test_large_responses_arrive_whole_with_their_length_and_cookies(host: RunningHost) -> None:
+    response = host.http.get("/api/large?kib=5000")
+    assert response.headers["content-length"] == str(5000 * 1024)
+    assert response.content == b"0123456789abcdef" * (5000 * 64)
+    assert response.headers.get_list("set-cookie") == ["a=1", "b=2"]
+    assert response.headers["content-type"] == "application/octet-stream"
+
+
+def test_a_function_that_returns_nothing_answers_204(host: RunningHost) -> None:
+    assert host.http.get("/api/nothing").status_code == 204
+
+
+def test_a_function_that_fails_answers_500_and_the_log_says_why(host: RunningHost) -> None:
+    response = host.http.get("/api/broken")
+    assert response.status_code == 500
+    assert response.content == b""
+    host.wait_for_log("LookupError: a broken function")
+    assert re.search(
+        r"Executed 'Functions\.broken' \(Failed, Id=[0-9a-f-]{36}, Duration=\d+ms\)", host.log
+    )
+
+
+def test_each_invocation_is_one_line_in_the_log(host: RunningHost) -> None:
+    invocation = host.http.get("/api/echo/logged").json()["invocation"]
+    host.wait_for_log(invocation)
+    lines = [line for line in host.log.splitlines() if invocation in line]
+    assert len(lines) == 1
+    assert re.search(
+        rf"Executed 'Functions\.echo' \(Succeeded, Id={invocation}, Duration=\d+ms\)", lines[0]
+    )
+
+
+def test_several_processes_share_the_work(host: RunningHost) -> None:
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        pids = set(pool.map(lambda _: host.http.get("/api/slow?seconds=0.2").text, range(4)))
+    assert pids == {str(pid) for pid in host.worker_pids()}
+
+
+def test_threads_of_one_process_run_at_the_same_time(host: RunningHost) -> None:
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: host.http.get("/api/meet").status_code, range(4)))
+    assert answers == [200] * 4
+
+
+def test_the_start_lists_functions_with_their_urls(host: RunningHost) -> None:
+    assert f"\techo: [GET,POST] {host.base_url}/api/echo/{{word}}/{{count:int?}}\n" in host.log
+    assert "\ttick: timerTrigger\n" in host.log
+    assert "\tfan_out: orchestrationTrigger\n" in host.log
+
+
+def test_the_admin_api_tells_state_and_functions(host: RunningHost) -> None:
+    status = host.http.get("/admin/host/status").json()
+    assert status["state"] == "Running"
+    assert len(status["workerProcessIds"]) == 2
+    names = {entry["name"] for entry in host.http.get("/admin/functions").json()}
+    assert {"echo", "tick", "fan_out", "worker"} <= names
+    entry = host.http.get("/admin/functions/echo").json()
+    assert entry["invoke_url_template"] == f"{host.base_url}/api/echo/{{word}}/{{count:int?}}"
+    assert host.http.get("/admin/functions/none").status_code == 404
