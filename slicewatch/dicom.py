@@ -43,6 +43,7 @@ from slicewatch.transfer_syntaxes import (
     encoding_of,
     inflate,
 )
+from slicewatch.uids import is_uid
 
 __all__ = [
     "Frame",
@@ -55,7 +56,6 @@ __all__ = [
     "read_header",
 ]
 
-_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
 
 _IMAGE_STORAGE = re.compile(
@@ -235,7 +235,7 @@ def _open(data: bytes, limits: Limits) -> tuple[str, Dataset, Dataset, list[str]
         notes.append("no-preamble")
     scanner = Scanner(data, tags.READ, limits.max_elements)
     meta = scanner.file_meta(start)
-    syntax = _clean_uid(meta.ascii(tags.TRANSFER_SYNTAX_UID))
+    syntax = meta.ascii(tags.TRANSFER_SYNTAX_UID)
     position = meta.end
     if syntax == DEFLATED:
         inflated = inflate(memoryview(data)[position:], _max_inflated(len(data), limits))
@@ -244,7 +244,7 @@ def _open(data: bytes, limits: Limits) -> tuple[str, Dataset, Dataset, list[str]
     size = len(scanner.data)
     if position >= size:
         raise Rejected(Reason.TRUNCATED, "nothing follows the file meta information")
-    if not syntax:
+    if not is_uid(syntax):
         notes.append("no-transfer-syntax")
         syntax = _guess_syntax(scanner, position)
     encoding = encoding_of(syntax)
@@ -290,11 +290,6 @@ def _guess_syntax(scanner: Scanner, position: int) -> str:
 # --- identity -----------------------------------------------------------------------------------
 
 
-def _clean_uid(text: str) -> str:
-    """`text` if it is a UID by PS3.5 section 9.1 (leading zeros pass: scanners write them)."""
-    return text if len(text) <= 64 and _UID.fullmatch(text) else ""
-
-
 def _uids(dataset: Dataset) -> tuple[str, str, str, str]:
     """Study, series and SOP instance UID, SOP class UID."""
 
@@ -302,7 +297,7 @@ def _uids(dataset: Dataset) -> tuple[str, str, str, str]:
         text = dataset.ascii(tag)
         if not text:
             raise Rejected(Reason.BAD_UID, f"{name} is missing")
-        if not _clean_uid(text):
+        if not is_uid(text):
             raise Rejected(
                 Reason.BAD_UID, f"{name} is not digits and dots of at most 64 characters"
             )

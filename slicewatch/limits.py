@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from slicewatch.records import Reason
+from slicewatch.settings import Settings
 
 
 class Rejected(Exception):
@@ -33,11 +34,21 @@ class Limits:
         max_elements: data elements and items looked at in one object.
     """
 
-    max_bytes: int = 1 << 29
-    max_pixels_per_frame: int = 1 << 25
-    max_frames: int = 1 << 14
-    max_decoded_bytes: int = 1 << 32
+    max_bytes: int = 1 << 30
+    max_pixels_per_frame: int = 64_000_000
+    max_frames: int = 4096
+    max_decoded_bytes: int = 4 << 30
     max_elements: int = 5_000_000
+
+    @classmethod
+    def of(cls, app: Settings) -> Limits:
+        """The bounds that the app settings ask for."""
+        return cls(
+            max_bytes=app.max_object_bytes,
+            max_pixels_per_frame=app.max_frame_pixels,
+            max_frames=app.max_frames,
+            max_decoded_bytes=app.max_decoded_bytes,
+        )
 
 
 DEFAULT_LIMITS = Limits()

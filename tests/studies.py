@@ -71,13 +71,14 @@ def new_uid(*parts: object) -> str:
 def body_slice(
     rows: int = 96, columns: int = 80, *, seed: int = 0, lesion: bool = False
 ) -> NDArray[np.int16]:
-    """An axial slice in HU: air, an ellipse of soft tissue with noise, bone; maybe a lesion."""
+    """An axial slice in HU: air, soft tissue with noise, a soft bone; maybe a lesion, the
+    only thing above the soft-tissue window."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:rows, 0:columns].astype(np.float32)
     y, x = (y - rows / 2) / rows, (x - columns / 2) / columns
     image = np.full((rows, columns), -1000, np.float32)
     image[(x / 0.42) ** 2 + (y / 0.36) ** 2 < 1] = 40
-    image[(x / 0.07) ** 2 + ((y - 0.2) / 0.07) ** 2 < 1] = 900
+    image[(x / 0.07) ** 2 + ((y - 0.2) / 0.07) ** 2 < 1] = 150
     if lesion:
         image[((x - 0.15) / 0.1) ** 2 + ((y + 0.08) / 0.1) ** 2 < 1] = 240
     return np.rint(image + rng.normal(0, 12, image.shape)).astype(np.int16)
@@ -95,7 +96,7 @@ def base_object(
     dataset.SOPClassUID = sop_class
     dataset.SOPInstanceUID = new_uid("instance", seed, series, number)
     dataset.StudyDate, dataset.StudyTime = "20240305", "101500"
-    dataset.SeriesDate, dataset.SeriesTime = "20240305", f"1020{series:02d}"
+    dataset.SeriesDate, dataset.SeriesTime = "20240305", f"1020{series % 60:02d}"
     dataset.ContentDate, dataset.ContentTime = "20240305", "102130.5"
     dataset.AccessionNumber = ""
     dataset.Modality = modality
