@@ -38,8 +38,8 @@ from slicewatch.records import (
 from slicewatch.stacks import distinct
 from slicewatch.triage import Policy, slice_positions, triage
 
-MAX_LISTED_SLICES = 10_000
-"""Boxes that a review lists: about 4 MB of JSON. A sick model can give 300 a slice; findings
+MAX_LISTED_SLICES = 5_000
+"""Boxes that a review lists: about 2 MB of JSON. A sick model can give 300 a slice; findings
 beyond this are counted (`Review.folded_findings`) after they were triaged like all others."""
 
 NO_FLAG_MEANS = 'No flag is not "normal": it says only that this model met no rule of this policy.'

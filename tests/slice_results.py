@@ -70,11 +70,15 @@ def axial_series(count: int, step: float = 2.0, **changes: Any) -> list[SliceRes
 
 
 def lesion(
-    planes: Sequence[int], box: Box = (10.0, 10.0, 30.0, 30.0), count: int = 12, step: float = 2.0
+    planes: Sequence[int],
+    box: Box = (10.0, 10.0, 30.0, 30.0),
+    count: int = 12,
+    step: float = 2.0,
+    **changes: Any,
 ) -> list[SliceResult]:
     """An axial series with one box on the given planes (from 0)."""
     return [
-        frame(index + 1, axial(index * step), *([mass(box)] if index in planes else []))
+        frame(index + 1, axial(index * step), *([mass(box)] if index in planes else []), **changes)
         for index in range(count)
     ]
 
