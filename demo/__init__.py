@@ -1,1 +1,1 @@
-"""The whole system on one machine: storage emulator, local host, a study sent as a scanner would."""
+"""The whole on one machine: storage emulator, local host, a study sent as a scanner would."""

@@ -41,6 +41,8 @@ _OPEN = "open/"
 _COUNTS = ("screened", "not_screened", "rejected", "with_detections")
 MOST_BATCHES = 128
 """Batch numbers in one answer: keeps the durable message small at any size of study."""
+MOST_BYTES = 256 << 20
+"""Bytes of a batch: keeps an activity's time bounded where objects have many frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +187,8 @@ def take(
     waiting = [blob for blob in blobs if blob.name not in assigned]
     flush = request.flush or _waited(waiting, batch_wait_s)
     try:
-        for chunk in list(_chunks(waiting, batch_size)):
-            if len(chunk) == batch_size or flush:
+        for chunk, full in list(_chunks(waiting, batch_size)):
+            if full or flush:
                 batches.append(_append(storage, study, len(batches), chunk))
                 waiting = waiting[len(chunk) :]
     except Conflict:
@@ -331,6 +333,15 @@ def _waited(blobs: Sequence[BlobInfo], wait_s: float) -> bool:
     return oldest is not None and (datetime.now(UTC) - oldest).total_seconds() >= wait_s
 
 
-def _chunks(blobs: Sequence[BlobInfo], size: int) -> Iterator[Sequence[BlobInfo]]:
-    for start in range(0, len(blobs), size):
-        yield blobs[start : start + size]
+def _chunks(blobs: Sequence[BlobInfo], size: int) -> Iterator[tuple[Sequence[BlobInfo], bool]]:
+    """Runs of at most `size` objects and, but for a single larger one, `MOST_BYTES`; and whether
+    the run is full.
+    """
+    start, held = 0, 0
+    for end, blob in enumerate(blobs):
+        if end - start == size or (end > start and held + blob.size > MOST_BYTES):
+            yield blobs[start:end], True
+            start, held = end, 0
+        held += blob.size
+    if start < len(blobs):
+        yield blobs[start:], len(blobs) - start == size

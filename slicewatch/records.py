@@ -558,7 +558,8 @@ class Settlement(Record):
 
 @dataclass(frozen=True, slots=True)
 class Progress(Record):
-    """Custom status of ``review_study``; counts are objects.
+    """Custom status of ``review_study``: `received` and `missing` count objects, the others what
+    screening made of them, frames where there are frames.
 
     `published` says that a review of what was received then is out.
     """
