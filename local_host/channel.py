@@ -9,7 +9,7 @@ import os
 import pickle
 import struct
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,15 @@ def payload_of(data: bytes, spool_dir: str) -> Payload:
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
     return Payload(path=path)
+
+
+def discard_payloads(values: Iterable["Value | None"]) -> None:
+    """Remove the spool files of values that nobody will read any more."""
+    for value in values:
+        content = value.value if value is not None else None
+        payload = content.body if isinstance(content, HttpReply) else content
+        if isinstance(payload, Payload):
+            payload.discard()
 
 
 @dataclass(frozen=True)

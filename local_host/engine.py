@@ -196,6 +196,10 @@ class Engine(OrchestrationEngine):
                 return self._build_instance_response(instance, request.getInputsAndOutputs)
             self._state_waiters.setdefault(request.instanceId, []).append(waiter)
         while not waiter.event.wait(_WAIT_SLICE_S):
+            with self._lock:  # a restart or a purge forgets those who wait
+                instance = self._instances.get(request.instanceId)
+                if instance is not None and reached(instance):
+                    return self._build_instance_response(instance, request.getInputsAndOutputs)
             late = deadline is not None and time.monotonic() >= deadline
             if late or not context.is_active() or self._shutdown_event.is_set():
                 self._forget_waiter(request.instanceId, waiter)

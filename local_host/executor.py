@@ -7,7 +7,14 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from local_host.channel import Failure, Invocation, Outcome, RetryState, Value
+from local_host.channel import (
+    Failure,
+    Invocation,
+    Outcome,
+    RetryState,
+    Value,
+    discard_payloads,
+)
 from local_host.errors import InvocationTimeoutError, WorkerLostError
 from local_host.functions import Function
 from local_host.workers import WorkerPool
@@ -76,6 +83,8 @@ class FunctionExecutor:
         self._in_flight += 1
         self._idle.clear()
         result = "Failed"
+        inputs: dict[str, Value | None] = {}
+        outcome: Outcome | None = None
         try:
             inputs = await self._bindings.read(function, data or {})
             invocation = Invocation(
@@ -98,10 +107,12 @@ class FunctionExecutor:
             result = "Failed, worker process lost"
             raise
         except Exception as error:
+            discard_payloads(outcome.outputs.values() if outcome is not None else ())
             outcome = Outcome(
                 invocation_id, failure=Failure(type(error).__name__, str(error), str(error))
             )
         finally:
+            discard_payloads(inputs.values())
             self._in_flight -= 1
             if not self._in_flight:
                 self._idle.set()

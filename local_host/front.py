@@ -1,9 +1,11 @@
 """The HTTP front: HTTP functions, the admin API, and the webhooks of the extensions."""
 
+import json
 import os
 import tempfile
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import parse_qsl
 
 from starlette.applications import Starlette
@@ -124,7 +126,7 @@ class HttpFront:
             outcome = await self._executor.run(
                 function,
                 Value("http", call),
-                data={**call.params, **parameters},
+                data=_binding_data(function, call),
                 trace_parent=request.headers.get("traceparent", ""),
                 repeatable=request.method in _SAFE_METHODS,
             )
@@ -137,6 +139,18 @@ class HttpFront:
         if outcome.failure is not None:
             return Response(status_code=500)
         return reply_of(function, outcome)
+
+
+def _binding_data(function: Function, call: HttpCall) -> dict[str, object]:
+    """What the expressions of other bindings may name: JSON body, query, route parameters."""
+    body: object = None
+    if any("{" in one.text("path") + one.text("queueName") for one in function.bindings):
+        try:
+            body = json.loads(call.body.data or b"null")
+        except ValueError:
+            body = None
+    fields = body if isinstance(body, dict) else {}
+    return {**fields, **call.params, **call.route_params}
 
 
 def _raw_path(request: Request) -> str:
@@ -203,19 +217,17 @@ def reply_of(function: Function, outcome: Outcome) -> Response:
     if reply.body.path is None:
         response = Response(reply.body.data, status_code=reply.status)
     else:
-        response = StreamingResponse(_stream(reply.body), status_code=reply.status)
-        response.headers["content-length"] = str(Path(reply.body.path).stat().st_size)
+        file = Path(reply.body.path).open("rb")  # noqa: SIM115 - _stream closes it
+        reply.body.discard()  # the open file is enough, and leaves nothing behind
+        response = StreamingResponse(_stream(file), status_code=reply.status)
+        response.headers["content-length"] = str(os.fstat(file.fileno()).st_size)
     for header, text in reply.headers:
         if header.lower() not in ("content-length", "transfer-encoding", "connection"):
             response.headers.append(header, text)
     return response
 
 
-async def _stream(body: Payload) -> AsyncIterator[bytes]:
-    assert body.path is not None
-    try:
-        with Path(body.path).open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                yield chunk
-    finally:
-        body.discard()
+async def _stream(file: BinaryIO) -> AsyncIterator[bytes]:
+    with file:
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk

@@ -5,7 +5,7 @@ import contextvars
 import inspect
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -31,6 +31,7 @@ from local_host.functions import (
     Function,
 )
 
+_SPOOL_THREADS = 4
 _thread_local = threading.local()
 
 
@@ -148,6 +149,7 @@ class Invoker:
             one.function.name: frozenset(inspect.signature(one.call).parameters) for one in loaded
         }
         self._executor = executor
+        self._spooler = ThreadPoolExecutor(_SPOOL_THREADS, thread_name_prefix="spool")
         self._hello = hello
 
     async def run(self, invocation: Invocation) -> dict[str, Value]:
@@ -164,17 +166,22 @@ class Invoker:
             for binding in function.outputs
             if binding.name in parameters
         }
-        arguments = self._inputs(function, invocation) | outs
+        loop = asyncio.get_running_loop()
+        durable = function.trigger.type in DURABLE_NAME_KEYS
+        if durable:
+            arguments = self._inputs(function, invocation)
+        else:  # inputs and outputs may be long, and must not hold up the other invocations
+            arguments = await loop.run_in_executor(
+                self._spooler, self._inputs, function, invocation
+            )
+        arguments |= outs
         bound = {binding.name for binding in function.bindings}
         if "context" in parameters and "context" not in bound:
             arguments["context"] = InvocationContext(invocation, self._hello.app_dir)
         result = await self._call(loaded.call, arguments, invocation.id)
-        if function.trigger.type in DURABLE_NAME_KEYS:
+        if durable:
             return self._outputs(function, result, outs)
-        # A response may be long, and writing it must not hold up the other invocations.
-        return await asyncio.get_running_loop().run_in_executor(
-            self._executor, self._outputs, function, result, outs
-        )
+        return await loop.run_in_executor(self._spooler, self._outputs, function, result, outs)
 
     async def _call(
         self, call: Callable[..., Any], arguments: dict[str, Any], invocation_id: str

@@ -142,6 +142,7 @@ class OrchestrationEngine(EntityEngine):
                 self._requeue(request.instanceId)
                 return response
             _stamp(instance.history[min(known, len(instance.history)) :])
+            self._mark_running(instance)
             if self._is_terminal_status(instance.status):
                 self._end_execution(instance.instance_id)
                 self._release_locks_of(instance.instance_id)
@@ -227,6 +228,7 @@ class OrchestrationEngine(EntityEngine):
             ]
         super()._process_complete_orchestration_action(instance, complete_action)
         if renewed:
+            self._release_locks_of(instance.instance_id)
             self._begin_execution(instance)
 
     def _process_schedule_task_action(

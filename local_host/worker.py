@@ -124,6 +124,15 @@ def describe_failure(error: BaseException) -> Failure:
     return Failure(type(error).__name__, str(error), stack)
 
 
+def _drop_import_path(path: str) -> None:
+    """The app sees its own modules and the installed ones, not those beside the host."""
+    sys.path[:] = [entry for entry in sys.path if entry != path]
+    kept = [one for one in os.environ.get("PYTHONPATH", "").split(os.pathsep) if one != path]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, kept))
+    if not os.environ["PYTHONPATH"]:
+        del os.environ["PYTHONPATH"]
+
+
 class Worker:
     """The process' end of the channel."""
 
@@ -138,8 +147,8 @@ class Worker:
         assert isinstance(hello, Hello)
         configure_logging(hello.log_level)
         sys.path.insert(0, hello.app_dir)
-        if hello.import_path_to_drop is not None and hello.import_path_to_drop in sys.path:
-            sys.path.remove(hello.import_path_to_drop)
+        if hello.import_path_to_drop is not None:
+            _drop_import_path(hello.import_path_to_drop)
         try:
             loaded = load_app(hello.app_dir, hello.script_file)
         except BaseException as error:  # SystemExit at import is a broken app too

@@ -199,6 +199,7 @@ class WorkerPool:
                 await self._add(worker)
             await worker.receive()
             self._workers.remove(worker)
+            worker.kill()
             status = await worker.process.wait()
             if not self._stopping:
                 _LOGGER.error(

@@ -162,4 +162,5 @@ def launch(
         "WORK_QUEUE": "work",
         "XDG_STATE_HOME": str(folder / "state"),
     }
-    return RunningHost(["--app", str(app), "--port", "0", *arguments], environment | settings, folder)
+    options = ["--app", str(app), "--port", "0", *arguments]
+    return RunningHost(options, environment | settings, folder)

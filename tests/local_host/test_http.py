@@ -4,6 +4,8 @@ import concurrent.futures
 import hashlib
 import os
 import re
+import statistics
+import time
 import uuid
 
 import pytest
@@ -109,6 +111,15 @@ def test_threads_of_one_process_run_at_the_same_time(host: RunningHost) -> None:
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: host.http.get("/api/meet").status_code, range(4)))
     assert answers == [200] * 4
+
+
+def test_answers_do_not_wait_for_acknowledgements(host: RunningHost) -> None:
+    def seconds() -> float:
+        started = time.perf_counter()
+        host.http.get("/api/echo/quick")
+        return time.perf_counter() - started
+
+    assert statistics.median(seconds() for _ in range(15)) < 0.03
 
 
 def test_the_start_lists_functions_with_their_urls(host: RunningHost) -> None:

@@ -138,7 +138,7 @@ def sync_client(req: func.HttpRequest, client) -> func.HttpResponse:  # type: ig
 
 @doors.timer_trigger(arg_name="timer", schedule="%SAMPLE_SCHEDULE%", run_on_startup=True)
 def tick(timer: func.TimerRequest) -> None:
-    with open(os.environ["SAMPLE_TICKS"], "a", encoding="utf-8") as file:
+    with Path(os.environ["SAMPLE_TICKS"]).open("a", encoding="utf-8") as file:
         file.write(json.dumps({"past_due": timer.past_due, "at": time.time()}) + "\n")
 
 
