@@ -16,7 +16,8 @@ bp = df.Blueprint()
 @bp.activity_trigger(input_name="request")
 def screen_slices(request: dict) -> dict:  # type: ignore[type-arg]  # the worker wants bare types
     """Input: `BatchRequest`; output: `BatchResult`. The slice results go to a blob."""
-    from slicewatch import arrival, model_registry, screening
+    from slicewatch import model_registry, screening
+    from slicewatch.limits import Limits
 
     wanted = BatchRequest.from_json(request)
     store, registry = storage.current(), model_registry.current()
@@ -28,7 +29,7 @@ def screen_slices(request: dict) -> dict:  # type: ignore[type-arg]  # the worke
     slices = screening.screen(
         [(entry.blob, entry.sha256, partial(load, entry.blob)) for entry in entries],
         registry,
-        arrival.limits(settings.current()),
+        Limits.of(settings.current()),
         threads=settings.current().onnx_threads,
     )
     counts = screening.count(wanted.batch, slices)
