@@ -161,6 +161,7 @@ def launch(
         "SAMPLE_SETTING": "from the environment",
         "WORK_QUEUE": "work",
         "XDG_STATE_HOME": str(folder / "state"),
+        "TMPDIR": str(folder),
     }
     options = ["--app", str(app), "--port", "0", *arguments]
     return RunningHost(options, environment | settings, folder)

@@ -280,6 +280,18 @@ def test_a_continued_execution_gets_events_but_nothing_of_the_earlier_one(
     assert state["runtimeStatus"] == "Completed"
 
 
+def test_a_continued_instance_runs_and_is_not_pending(host: RunningHost) -> None:
+    instance = host.start_orchestration("counts_down", {"left": 1, "seen": []})
+    wait_for(lambda: host.state(instance)["runtimeStatus"] == "Running")
+    client(host, f"raise_orchestration_event/{instance}/go", data=None)
+    seen = set()
+    while (status := host.state(instance)["runtimeStatus"]) != "Completed":
+        seen.add(status)
+    assert seen == {"Running"}
+    history = host.state(instance, showHistory="true")["historyEvents"]
+    assert [event["EventType"] for event in history].count("ExecutionStarted") == 1
+
+
 def test_call_http_polls_until_the_operation_is_done(host: RunningHost, tmp_path: Path) -> None:
     uri = f"{host.base_url}/api/operation?times=3&file={tmp_path / 'polls'}"
     answer = host.run_orchestration("http_caller", {"uri": uri})

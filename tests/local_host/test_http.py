@@ -10,7 +10,7 @@ import uuid
 
 import pytest
 
-from tests.local_host.running_host import RunningHost
+from tests.local_host.running_host import RunningHost, wait_for
 
 
 def test_a_function_sees_method_url_route_query_headers_body_and_context(host: RunningHost) -> None:
@@ -75,6 +75,13 @@ def test_large_responses_arrive_whole_with_their_length_and_cookies(host: Runnin
     assert response.content == b"0123456789abcdef" * (5000 * 64)
     assert response.headers.get_list("set-cookie") == ["a=1", "b=2"]
     assert response.headers["content-type"] == "application/octet-stream"
+
+
+def test_large_bodies_leave_no_file_behind(host: RunningHost) -> None:
+    host.http.post("/api/digest", content=b"x" * (3 << 20))
+    assert len(host.http.get("/api/large?kib=3000").content) == 3000 << 10
+    assert len(list(host.folder.glob("functions-spool-*"))) == 1
+    wait_for(lambda: not list(host.folder.glob("functions-spool-*/*")))
 
 
 def test_a_function_that_returns_nothing_answers_204(host: RunningHost) -> None:

@@ -179,6 +179,18 @@ def test_a_function_that_this_host_does_not_serve_is_named_and_left_out(tmp_path
         assert host.http.get("/api/hello/you").status_code == 200
 
 
+def test_disabled_functions_and_those_not_asked_for_are_left_out(tmp_path: Path) -> None:
+    app = make_app(tmp_path)
+    disabled = {"AzureWebJobs.slow.Disabled": "true"}
+    arguments = ("--functions", "hello", "slow")
+    with running_host(tmp_path, *arguments, app=app, **disabled) as host:
+        assert host.http.get("/api/hello/you").status_code == 200
+        assert host.http.get("/api/slow").status_code == 404
+        assert host.http.get("/api/open").status_code == 404
+        assert "Function 'slow' is disabled" in host.log
+    assert "names nosuch" in refusal(tmp_path, "--functions", "nosuch", app=app)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_running_functions_finish_and_leaves_no_process(
     tmp_path: Path, number: signal.Signals
