@@ -15,14 +15,11 @@ from typing import NamedTuple
 
 from slicewatch import dicom_times, spacing
 from slicewatch.dicom_times import Span
-from slicewatch.records import IntegrityIssue, SliceResult
+from slicewatch.records import UNIFORM_PIXELS, IntegrityIssue, SliceResult
 from slicewatch.stacks import SAME_PLANE_MM, Stack, distinct, is_placed, stacks
 
 SEVERITIES = ("info", "warning", "error")
 """From the least to the most severe."""
-
-UNIFORM_PIXELS = "uniform-pixels"
-"""Note of a frame whose pixels all have one value: padding, which repeats without meaning."""
 
 CLOCK_TOLERANCE = timedelta(hours=1)
 """Clocks of scanners and information systems differ, also by a change to summer time."""

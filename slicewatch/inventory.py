@@ -100,10 +100,7 @@ def settle(storage: Storage, study: str, content_digest: str, *, finished: bool)
         ``False`` when something came that the review does not cover.
     """
     marker = storage.info(REVIEWS, _OPEN + study)
-    blobs = received(storage, study)
-    expected = expected_instances(storage, study) or ()
-    missing = missing_instances((blob.name for blob in blobs), expected)
-    if content_digest != digest(content_of(blobs), missing):
+    if not covers(storage, study, content_digest):
         return False
     if marker is None or not finished:
         return True
@@ -112,6 +109,14 @@ def settle(storage: Storage, study: str, content_digest: str, *, finished: bool)
     except Conflict:
         return False
     return True
+
+
+def covers(storage: Storage, study: str, content_digest: str) -> bool:
+    """Whether a review of this content is of everything received, and of what is missing now."""
+    blobs = received(storage, study)
+    expected = expected_instances(storage, study) or ()
+    missing = missing_instances((blob.name for blob in blobs), expected)
+    return content_digest == digest(content_of(blobs), missing)
 
 
 # --- what came ----------------------------------------------------------------------------------

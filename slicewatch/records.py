@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
@@ -88,7 +89,7 @@ class Record:
         Raises:
             KeyError: a field without default is missing.
         """
-        hints = _hints(cls)
+        hints = _hints(typing.cast("Hashable", cls))
         values: dict[str, Any] = {}
         for f in dataclasses.fields(typing.cast(Any, cls)):
             if f.name in data:
@@ -99,8 +100,8 @@ class Record:
 
 
 @cache
-def _hints(cls: type) -> dict[str, Any]:
-    return typing.get_type_hints(cls)
+def _hints(cls: Hashable) -> dict[str, Any]:
+    return typing.get_type_hints(typing.cast("type", cls))
 
 
 def _plain(value: Any) -> Any:
@@ -163,6 +164,10 @@ class Geometry(Record):
     """PixelSpacing: distance between rows, then between columns, mm."""
     thickness: float | None = None
     frame_of_reference_uid: str | None = None
+
+
+UNIFORM_PIXELS = "uniform-pixels"
+"""Note of a frame whose pixels all have one value: padding, which repeats without meaning."""
 
 
 @dataclass(frozen=True, slots=True)

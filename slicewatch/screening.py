@@ -20,7 +20,7 @@ from slicewatch.detector import MAX_BATCH, detector_for
 from slicewatch.dicom import Frame, Header, Limits, Rejected, read
 from slicewatch.model_registry import Choice, Model, Registry
 from slicewatch.pixels import to_gray
-from slicewatch.records import BatchResult, Outcome, Reason, SliceResult
+from slicewatch.records import UNIFORM_PIXELS, BatchResult, Outcome, Reason, SliceResult
 
 type Source = tuple[str, str, Callable[[], bytes]]
 """Name of an object's blob, SHA-256 of its bytes, and what fetches them."""
@@ -199,8 +199,13 @@ def _with_header(blank: SliceResult, header: Header) -> SliceResult:
 
 
 def _with_frame(known: SliceResult, frame: Frame) -> SliceResult:
+    uniform = frame.values.min() == frame.values.max()
     return replace(
-        known, frame=frame.number, geometry=frame.geometry, pixel_sha256=frame.pixel_sha256
+        known,
+        frame=frame.number,
+        geometry=frame.geometry,
+        pixel_sha256=frame.pixel_sha256,
+        notes=(*known.notes, UNIFORM_PIXELS) if uniform else known.notes,
     )
 
 

@@ -225,7 +225,7 @@ def _cast(meta: Mapping[str, Any], kind: type, text: str) -> Any:
             raise SettingError(f"{name} is {text!r}; expected one of {', '.join(meta['choices'])}")
         return text
     try:
-        value = kind(text)
+        value = int(text) if kind is int else float(text)
     except ValueError:
         noun = "a whole number" if kind is int else "a number"
         raise SettingError(f"{name} is {text!r}; expected {noun}") from None

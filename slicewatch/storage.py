@@ -130,7 +130,9 @@ class Storage:
         """Delete a blob; a missing one is fine. Raises `Conflict` when its ETag is another."""
         from azure.core import MatchConditions
 
-        condition = {"etag": etag, "match_condition": MatchConditions.IfNotModified} if etag else {}
+        condition: dict[str, Any] = {}
+        if etag:
+            condition = {"etag": etag, "match_condition": MatchConditions.IfNotModified}
         with contextlib.suppress(BlobMissing), _faults(f"{container}/{name}"):
             self._container(container).delete_blob(name, **condition)
 
@@ -219,7 +221,7 @@ class Storage:
             # its sender keep the data, and an activity is tried again by its retry policy.
             options: dict[str, Any] = self._retry() | {
                 "retry_policy": ExponentialRetry(
-                    initial_backoff=0.2, increment_base=2, retry_total=4
+                    initial_backoff=0, increment_base=2, retry_total=4
                 ),
                 "max_single_get_size": 64 << 20,
             }

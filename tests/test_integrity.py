@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from slicewatch import dicom
 from slicewatch.dicom_times import UNKNOWN_ZONE, lead, parse
-from slicewatch.integrity import CHECKS, CODES, SEVERITIES, UNIFORM_PIXELS, check
-from slicewatch.records import IntegrityIssue, Outcome, Reason, SliceResult
+from slicewatch.integrity import CHECKS, CODES, SEVERITIES, check
+from slicewatch.records import UNIFORM_PIXELS, IntegrityIssue, Outcome, Reason, SliceResult
 from tests.slice_results import (
     CORONAL,
     SERIES,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import azure.durable_functions as df
 import azure.functions as func
 
 from slicewatch import storage
@@ -10,7 +11,7 @@ from slicewatch.records import Lane
 from triggers.responses import Problem, answers_problems, as_json
 from triggers.worklist_items import as_body
 
-bp = func.Blueprint()
+bp = df.Blueprint()
 
 
 @bp.route("worklist", methods=["GET"])

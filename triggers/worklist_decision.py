@@ -15,10 +15,9 @@ from triggers.responses import Problem, answers_problems, as_json
 from triggers.worklist_items import (
     as_body,
     body_object,
-    conflict,
+    changed,
     item_of,
     reader_of,
-    unknown_item,
 )
 
 bp = df.Blueprint()
@@ -45,14 +44,9 @@ def worklist_decision(
     reader = reader_of(body)
     decision = _decision(body)
     store = storage.current()
-    try:
-        item = items.get(store, item_of(req))
-        _check_findings(store, item, decision["findings"])
-        item = items.decide(store, item.id, reader, decision)
-    except items.NoSuchItem as error:
-        raise unknown_item(error) from error
-    except items.ItemConflict as error:
-        raise conflict(error) from error
+    item = changed(lambda: items.get(store, item_of(req)))
+    _check_findings(store, item, decision["findings"])
+    item = changed(lambda: items.decide(store, item.id, reader, decision))
     _tell(client, item)
     return as_json(as_body(item))
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import azure.functions as func
 
+from slicewatch import storage
 from slicewatch.worklist import Item, ItemConflict, NoSuchItem
-from triggers.responses import Problem
+from triggers.responses import Problem, as_json
 
 _MAX_BODY = 1 << 20
 _MAX_READER = 128
@@ -55,19 +57,30 @@ def reader_of(body: dict[str, Any]) -> str:
     return reader.strip()
 
 
-def unknown_item(error: NoSuchItem) -> Problem:
-    """404: the worklist has no such item."""
-    return Problem(
-        404, "unknown-item", "the worklist has no such item", "take an id from GET worklist"
-    )
+def changed(change: Callable[[], Item]) -> Item:
+    """The item that a change gives. Raises `Problem`: 404 for no such item, 409 when its state
+    does not allow the change, with the item as it stands.
+    """
+    try:
+        return change()
+    except NoSuchItem:
+        raise Problem(
+            404, "unknown-item", "the worklist has no such item", "take an id from GET worklist"
+        ) from None
+    except ItemConflict as error:
+        raise Problem(
+            409,
+            f"item-{error.item.state}",
+            str(error),
+            "look at the item as it stands, in this answer, and go on from there",
+            extra={"item": as_body(error.item)},
+        ) from error
 
 
-def conflict(error: ItemConflict) -> Problem:
-    """409: the item's state does not allow it; the body holds the item as it stands."""
-    return Problem(
-        409,
-        f"item-{error.item.state}",
-        str(error),
-        "look at the item as it stands, in this answer, and go on from there",
-        extra={"item": as_body(error.item)},
-    )
+def answer_change(
+    request: func.HttpRequest, change: Callable[[storage.Storage, str, str], Item]
+) -> func.HttpResponse:
+    """Apply a change that needs the item and the reader alone, and answer with the item."""
+    reader = reader_of(body_object(request))
+    store = storage.current()
+    return as_json(as_body(changed(lambda: change(store, item_of(request), reader))))
