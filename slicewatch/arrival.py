@@ -20,7 +20,7 @@ from slicewatch import inventory
 from slicewatch.limits import Limits, Rejected
 from slicewatch.records import Reason
 from slicewatch.settings import Settings
-from slicewatch.storage import INCOMING, QUARANTINE, Conflict, Storage
+from slicewatch.storage import INCOMING, QUARANTINE, Conflict, Storage, StorageUnavailable
 
 _WORKERS = 8
 _MOST_IN_FLIGHT = 2 * _WORKERS
@@ -79,10 +79,11 @@ class Intake:
         self, storage: Storage, settings: Settings, source: str, study_uid: str | None = None
     ) -> None:
         self._storage = storage
-        self._limits = limits(settings)
+        self._limits = Limits.of(settings)
         self._source = source
         self._study_uid = study_uid
         self._opened: set[str] = set()
+        self._gone: StorageUnavailable | None = None
         self._lock = threading.Lock()
 
     def receive_all(self, objects: Iterable[Offered]) -> list[Receipt]:
@@ -146,8 +147,15 @@ class Intake:
         process between here and the end of the request, the sweep finds the study.
         """
         with self._lock:
+            if self._gone is not None:
+                raise self._gone
             if study not in self._opened:
-                inventory.open_study(self._storage, study)
+                try:
+                    inventory.open_study(self._storage, study)
+                except StorageUnavailable as error:
+                    # It was tried long enough: the other threads need not try, one by one.
+                    self._gone = error
+                    raise
                 self._opened.add(study)
 
     def _store(self, known: Receipt, data: bytes) -> Receipt:
@@ -192,16 +200,6 @@ class Intake:
     ) -> Receipt:
         name = quarantine(self._storage, data, rejected, self._source) if keep else ""
         return replace(receipt, quarantine=name, reason=rejected.reason, detail=rejected.detail)
-
-
-def limits(settings: Settings) -> Limits:
-    """The bounds on objects that the app settings set."""
-    return Limits(
-        max_bytes=settings.max_object_bytes,
-        max_pixels_per_frame=settings.max_frame_pixels,
-        max_frames=settings.max_frames,
-        max_decoded_bytes=settings.max_decoded_bytes,
-    )
 
 
 def quarantine(storage: Storage, data: bytes, rejected: Rejected, source: str) -> str:

@@ -183,8 +183,8 @@ def is_running(state: OrchestrationState | None) -> bool:
 
 def progress_of(state: OrchestrationState | None) -> dict[str, Any]:
     """The orchestration's custom status, a `records.Progress` as JSON; empty before its first."""
-    status = state.get_custom_status() if state is not None else None
-    return status if isinstance(status, dict) else {}
+    status = state.get_custom_status(dict[str, Any]) if state is not None else None
+    return status or {}
 
 
 def is_known(storage: Storage, study: str) -> bool:
