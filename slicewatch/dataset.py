@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -100,9 +100,10 @@ class Labelled(Record):
 
 @dataclass(frozen=True, slots=True)
 class PlannedFrame(Record):
-    """One frame that becomes an example called `name`."""
+    """One frame that becomes an example called `name`; `order` is its place in its series."""
 
     number: int
+    order: int
     name: str
     boxes: tuple[Labelled, ...]
 
@@ -114,6 +115,7 @@ class PlannedImage(Record):
     source: str
     patient: str
     study: str
+    series: str
     split: str
     modality: str
     frames: tuple[PlannedFrame, ...]
@@ -136,6 +138,8 @@ class Example:
     split: str
     patient: str
     study: str
+    series: str
+    order: int
     modality: str
     source: str
     png: bytes
@@ -370,11 +374,13 @@ def _planned(
         source=member.source,
         patient=member.patient,
         study=study,
+        series=series,
         split=member.split,
         modality=member.modality,
         frames=tuple(
             PlannedFrame(
                 frame.number,
+                order if len(member.frames) == 1 else frame.number,
                 f"{member.patient}-{member.modality}-{series}-{order:04d}-{frame.number:04d}",
                 tuple(boxes.get((member.sop_instance_uid, frame.number), ())),
             )
@@ -431,15 +437,14 @@ def render(
         if frame.number in wanted:
             gray = pixels.to_gray(frame.values, intensity, frame.voi)
             planned = wanted[frame.number]
-            yield example(gray, planned.name, planned.boxes, classes, image, size=size)
+            yield example(gray, planned, image, classes, size=size)
 
 
 def example(
     gray: NDArray[np.uint8],
-    name: str,
-    boxes: Sequence[Labelled],
-    classes: Sequence[str],
+    frame: PlannedFrame,
     image: PlannedImage,
+    classes: Sequence[str],
     *,
     size: int,
 ) -> Example:
@@ -448,15 +453,17 @@ def example(
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG", compress_level=1)
     return Example(
-        name=name,
+        name=frame.name,
         split=image.split,
         patient=image.patient,
         study=image.study,
+        series=image.series,
+        order=frame.order,
         modality=image.modality,
         source=image.source,
         png=buffer.getvalue(),
-        label_text="".join(_label_line(item, classes, fit) for item in boxes),
-        boxes=len(boxes),
+        label_text="".join(_label_line(item, classes, fit) for item in frame.boxes),
+        boxes=len(frame.boxes),
     )
 
 
@@ -476,8 +483,3 @@ def _label_line(item: Labelled, classes: Sequence[str], fit: pixels.Letterbox) -
         f"{classes.index(item.label)} {middle[0]:.6f} {middle[1]:.6f} "
         f"{right - left:.6f} {bottom - top:.6f}\n"
     )
-
-
-def summary(examples: Iterable[Example]) -> Counter[tuple[str, str]]:
-    """Number of examples by (split, ``positive`` or ``negative``)."""
-    return Counter((e.split, "positive" if e.boxes else "negative") for e in examples)

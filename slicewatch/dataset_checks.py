@@ -24,6 +24,7 @@ class Entry:
     """One example of a data set.
 
     Attributes:
+        order: place of the slice in its series.
         picture_sha256: of the decoded gray values; empty when the picture does not decode.
         classes: class indices of its boxes, joined by blanks.
     """
@@ -32,6 +33,8 @@ class Entry:
     split: str
     patient: str
     study: str
+    series: str
+    order: str
     modality: str
     source: str
     picture_sha256: str
@@ -49,6 +52,8 @@ def entry_of(example: Example) -> Entry:
         example.split,
         example.patient,
         example.study,
+        example.series,
+        str(example.order),
         example.modality,
         example.source,
         digest,

@@ -79,7 +79,7 @@ Modality = "CT"
 [[series]]
 Modality = "MR"
 intensity = "mr_percentile"
-BodyPartExamined = {not = "(?i)brain|head|skull|neuro|cereb"}
+BodyPartExamined = {not = {matches = "(?i)brain|head|skull|neuro|cereb"}}
 """,
     priority=10,
     # The frames are cropped round the tumour: position and scale must not tell where it is.

@@ -8,11 +8,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from slicewatch import dataset, pixels
 from slicewatch.annotations import BadAnnotation, mask_box
-from slicewatch.dataset import TRAIN, Example, Inspected, Labelled, PlannedImage, Reject
+from slicewatch.dataset import (
+    TRAIN,
+    Example,
+    Inspected,
+    Labelled,
+    PlannedFrame,
+    PlannedImage,
+    Reject,
+)
 from slicewatch.limits import Rejected
 from training.domains import Domain
 from training.phantom import generate_phantom
@@ -133,8 +142,8 @@ def masked_pictures(
 def _masked(
     row: dict[str, str],
     source: str,
-    gray: np.ndarray[tuple[int, int], np.dtype[np.uint8]],
-    mask: np.ndarray[tuple[int, int], np.dtype[np.uint8]],
+    gray: NDArray[np.uint8],
+    mask: NDArray[np.uint8],
     domain: Domain,
     validation_share: float,
 ) -> Example:
@@ -145,13 +154,13 @@ def _masked(
         raise BadAnnotation("the mask is empty")
     patient = row["patient_id"]
     key = dataset.patient_key(patient)
-    image = PlannedImage(
-        source, key, key, dataset.split_of(patient, validation_share), "MR", frames=()
-    )
-    windowed = pixels.to_gray(gray.astype(np.float32), domain.intensity("MR"))
-    boxes = [Labelled(row["class"], box)]
     name = f"{key}-MR-{row['sample_id']}"
-    return dataset.example(windowed, name, boxes, domain.classes, image, size=domain.size)
+    split = dataset.split_of(patient, validation_share)
+    # Slices of one patient are of several planes and in no order: each is a series of its own.
+    frame = PlannedFrame(1, 0, name, (Labelled(row["class"], box),))
+    image = PlannedImage(source, key, key, row["sample_id"], split, "MR", (frame,))
+    windowed = pixels.to_gray(gray.astype(np.float32), domain.intensity("MR"))
+    return dataset.example(windowed, frame, image, domain.classes, size=domain.size)
 
 
 def phantoms(domain: Domain, count: int, findings: Findings) -> Iterator[Example]:
@@ -163,17 +172,21 @@ def phantoms(domain: Domain, count: int, findings: Findings) -> Iterator[Example
         rows = int(rng.integers(140, 260))
         columns = max(64, int(rows * rng.uniform(0.8, 1.2)))
         phantom = generate_phantom(seed=seed, lesions=with_mass, rows=rows, columns=columns)
-        chosen = rng.choice(len(phantom.hounsfield), 8, replace=False)
-        if with_mass:
-            chosen[0] = phantom.lesion.sum(axis=(1, 2)).argmax()
-        image = PlannedImage(f"phantom {seed}", f"phantom{seed}", f"phantom{seed}", TRAIN, "CT", ())
-        for index in sorted(set(chosen.tolist())):
+        holds = phantom.lesion.any(axis=(1, 2))
+        chosen = [*_some(rng, np.flatnonzero(holds), 6), *_some(rng, np.flatnonzero(~holds), 4)]
+        key = f"phantom{seed:03d}"
+        for index in sorted(chosen):
             box = mask_box(phantom.lesion[index])
             if box is not None and min(box[2] - box[0], box[3] - box[1]) < 4:
                 continue  # a sliver of the mass' pole is neither positive nor negative
             gray = pixels.to_gray(
                 phantom.hounsfield[index].astype(np.float32), domain.intensity("CT")
             )
-            boxes = [Labelled(domain.classes[0], box)] if box else []
-            name = f"phantom{seed:03d}-CT-{index:04d}"
-            yield dataset.example(gray, name, boxes, domain.classes, image, size=domain.size)
+            boxes = (Labelled(domain.classes[0], box),) if box else ()
+            frame = PlannedFrame(1, index, f"{key}-CT-{index:04d}", boxes)
+            image = PlannedImage(key, key, key, key, TRAIN, "CT", (frame,))
+            yield dataset.example(gray, frame, image, domain.classes, size=domain.size)
+
+
+def _some(rng: np.random.Generator, indices: NDArray[np.intp], count: int) -> list[int]:
+    return [int(i) for i in rng.choice(indices, min(count, len(indices)), replace=False)]
