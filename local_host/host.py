@@ -45,7 +45,10 @@ from local_host.timers import TimerListener
 from local_host.workers import WorkerPool
 
 _STORAGE_THREADS = 32
+_SIGNAL_POLL_S = 0.1
+_CUT_OFF_GRACE_S = 2.0
 _LOGGER = logging.getLogger("local_host")
+Listener = TimerListener | QueueListener | BlobListener
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,26 @@ class StartOptions:
     secrets_dir: Path | None
     shutdown_timeout: float
     functions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Site:
+    """Where this run can be reached, where it spools, and its keys."""
+
+    base_url: str
+    spool_dir: str
+    keys: FunctionKeys | None
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What serves."""
+
+    server: uvicorn.Server
+    dispatcher: DurableDispatcher
+    listeners: list[Listener]
+    executor: FunctionExecutor
+    banner: str
 
 
 class _Server(uvicorn.Server):
@@ -111,6 +134,7 @@ class Host:
         self._options = options
         self._stop = asyncio.Event()
         self._signals = 0
+        self._dispatcher: DurableDispatcher | None = None
 
     async def run(self) -> None:
         """Serve until a signal; raises HostError where it cannot start, or cannot go on."""
@@ -129,93 +153,100 @@ class Host:
         self._signals += 1
         self._stop.set()
 
+    def _on_work(self) -> None:
+        if self._dispatcher is not None:
+            self._dispatcher.wake()
+
     async def _serve(self, listener: socket.socket, spool_dir: str) -> None:
-        settings = self._settings
-        host = self._options.address
-        shown = "127.0.0.1" if host in ("0.0.0.0", "::") else host
-        base_url = f"http://{shown}:{listener.getsockname()[1]}"
-        keys = FunctionKeys(self._options.secrets_dir) if self._options.secrets_dir else None
-        dispatcher: DurableDispatcher | None = None
-
-        def on_work() -> None:
-            if dispatcher is not None:
-                dispatcher.wake()
-
-        engine = Engine(on_work, replace_running=settings.durable.replace_running)
-        rpc_address = engine.start()
+        settings, options = self._settings, self._options
+        shown = "127.0.0.1" if options.address in ("0.0.0.0", "::") else options.address
+        keys = FunctionKeys(options.secrets_dir) if options.secrets_dir else None
+        if keys is not None:
+            _LOGGER.info("Function keys are in %s", keys.path)
+        site = _Site(f"http://{shown}:{listener.getsockname()[1]}", spool_dir, keys)
+        engine = Engine(self._on_work, replace_running=settings.durable.replace_running)
         client = client_configuration(
-            settings.durable.hub_name, base_url, rpc_address, keys, MAX_MESSAGE_BYTES
+            settings.durable.hub_name, site.base_url, engine.start(), keys, MAX_MESSAGE_BYTES
         )
+        pool = self._pool(site, client)
+        try:
+            if await self._completes(pool.start()):
+                parts = await self._assemble(site, engine, client, pool)
+                await self._serve_until_stopped(parts, pool, listener)
+        finally:
+            await pool.stop()
+            await asyncio.to_thread(engine.stop, 0.5)
+
+    def _pool(self, site: _Site, client: dict[str, Any]) -> WorkerPool:
+        settings = self._settings
         hello = Hello(
             app_dir=str(settings.app_dir),
             script_file=settings.script_file,
             log_level=settings.log_level,
             thread_count=settings.thread_count,
             durable_client=json.dumps(client),
-            spool_dir=spool_dir,
+            spool_dir=site.spool_dir,
             import_path_to_drop=None,
         )
-        environment = dict(settings.app_settings) | {
+        environment = {
             "AZURE_FUNCTIONS_ENVIRONMENT": "Development",
             "FUNCTIONS_WORKER_RUNTIME": "python",
-            "WEBSITE_HOSTNAME": base_url.removeprefix("http://"),
+            "WEBSITE_HOSTNAME": site.base_url.removeprefix("http://"),
         }
-        pool = WorkerPool(hello, settings.worker_count, environment)
+        return WorkerPool(hello, settings.worker_count, environment | dict(settings.app_settings))
+
+    async def _assemble(
+        self, site: _Site, engine: Engine, client: dict[str, Any], pool: WorkerPool
+    ) -> _Parts:
+        settings, keys = self._settings, site.keys
+        functions = self._served(pool.functions)
+        front = HttpFront(functions, settings, keys, site.spool_dir)
+        accounts = StorageAccounts(settings, site.spool_dir)
+        limit = settings.function_timeout
+        executor = FunctionExecutor(
+            pool,
+            StorageBindings(accounts, settings),
+            None if limit is None else limit.total_seconds(),
+        )
+        listeners = await self._listeners(functions, executor, accounts)
+        self._dispatcher = DurableDispatcher(engine, executor, functions, settings.durable)
+        admin = AdminApi(
+            functions, front, listeners, keys=keys, pool=pool, host_id=accounts.host_id
+        )
+        webhooks = DurableWebhooks(engine, settings.durable.hub_name, client, keys)
+        routes = [*admin.routes(), *webhooks.routes()]
+        for listener in listeners:
+            if isinstance(listener, BlobListener):
+                routes += listener.routes(keys)
+        server = _Server(
+            uvicorn.Config(
+                front.app(executor, routes),
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=max(1, round(self._options.shutdown_timeout)),
+                server_header=False,
+            )
+        )
+        listing = describe(functions, front, site.base_url)
+        banner = f"{listing}\nListening on {site.base_url}"
+        return _Parts(server, self._dispatcher, listeners, executor, banner)
+
+    async def _serve_until_stopped(
+        self, parts: _Parts, pool: WorkerPool, listener: socket.socket
+    ) -> None:
+        if self._stop.is_set():
+            return
+        tasks = [
+            asyncio.create_task(parts.server.serve(sockets=[listener])),
+            asyncio.create_task(parts.dispatcher.run()),
+            *(asyncio.create_task(one.run()) for one in parts.listeners),
+        ]
+        print(parts.banner, flush=True)
         try:
-            if not await self._completes(pool.start()):
-                return
-            functions = self._served(pool.functions)
-            front = HttpFront(functions, settings, keys, spool_dir)
-            accounts = StorageAccounts(settings, spool_dir)
-            timeout = settings.function_timeout
-            executor = FunctionExecutor(
-                pool,
-                StorageBindings(accounts, settings),
-                None if timeout is None else timeout.total_seconds(),
-            )
-            listeners = await self._listeners(functions, executor, accounts)
-            dispatcher = DurableDispatcher(engine, executor, functions, settings.durable)
-            blobs = next((one for one in listeners if isinstance(one, BlobListener)), None)
-            routes = [
-                *AdminApi(
-                    functions,
-                    front,
-                    listeners,
-                    keys=keys,
-                    pool=pool,
-                    host_id=accounts.host_id,
-                ).routes(),
-                *DurableWebhooks(engine, settings.durable.hub_name, client, keys).routes(),
-                *(blobs.routes(keys) if blobs is not None else []),
-            ]
-            if self._stop.is_set():
-                return
-            server = _Server(
-                uvicorn.Config(
-                    front.app(executor, routes),
-                    log_config=None,
-                    access_log=False,
-                    lifespan="off",
-                    timeout_graceful_shutdown=max(1, round(self._options.shutdown_timeout)),
-                    server_header=False,
-                )
-            )
-            if keys is not None:
-                _LOGGER.info("Function keys are in %s", keys.path)
-            tasks = [
-                asyncio.create_task(server.serve(sockets=[listener])),
-                asyncio.create_task(dispatcher.run()),
-                *(asyncio.create_task(one.run()) for one in listeners),
-            ]
-            print(describe(functions, front, base_url), flush=True)
-            print(f"Listening on {base_url}", flush=True)
-            try:
-                await self._until_broken(pool, tasks)
-            finally:
-                await self._wind_down(server, dispatcher, listeners, executor, tasks)
+            await self._until_broken(pool, tasks)
         finally:
-            await pool.stop()
-            await asyncio.to_thread(engine.stop, 0.5)
+            await self._wind_down(parts, tasks)
 
     async def _completes(self, start: Coroutine[Any, Any, None]) -> bool:
         """Whether the start came to its end before a signal came."""
@@ -259,8 +290,8 @@ class Host:
 
     async def _listeners(
         self, functions: list[Function], executor: FunctionExecutor, accounts: StorageAccounts
-    ) -> list[TimerListener | QueueListener | BlobListener]:
-        listeners: list[TimerListener | QueueListener | BlobListener] = []
+    ) -> list[Listener]:
+        listeners: list[Listener] = []
         settings = self._settings
         timers = of_trigger(functions, TIMER)
         if timers:
@@ -285,27 +316,22 @@ class Host:
         if pool.broken.done():
             raise pool.broken.result()
 
-    async def _wind_down(
-        self,
-        server: uvicorn.Server,
-        dispatcher: DurableDispatcher,
-        listeners: list[TimerListener | QueueListener | BlobListener],
-        executor: FunctionExecutor,
-        tasks: list[asyncio.Task[None]],
-    ) -> None:
+    async def _wind_down(self, parts: _Parts, tasks: list[asyncio.Task[None]]) -> None:
         """No new work, then time for what runs; a second signal ends the wait."""
         print("Stopping; a second signal stops at once.", file=sys.stderr, flush=True)
-        server.should_exit = True
-        dispatcher.stop()
-        for listener in listeners:
+        parts.server.should_exit = True
+        parts.dispatcher.stop()
+        for listener in parts.listeners:
             listener.stop()
-        drained = asyncio.ensure_future(executor.drained(self._options.shutdown_timeout))
+        patience = self._options.shutdown_timeout
+        drained = asyncio.ensure_future(parts.executor.drained(patience))
         while not drained.done() and self._signals < 2:
-            await asyncio.wait({drained}, timeout=0.1)
+            await asyncio.wait({drained}, timeout=_SIGNAL_POLL_S)
         if not drained.done() or not drained.result():
             _LOGGER.warning("Functions that still run are cut off")
-            server.force_exit = True
-        await asyncio.wait(tasks, timeout=2.0)
+            parts.server.force_exit = True
+            patience = _CUT_OFF_GRACE_S
+        await asyncio.wait(tasks, timeout=patience)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
