@@ -102,7 +102,8 @@ def listing(
     condition = " or ".join(f"state eq @s{n}" for n in range(len(states)))
     parameters: dict[str, Any] = {f"s{n}": state for n, state in enumerate(states)}
     if lane is not None:
-        condition = f"PartitionKey eq @lane and ({condition})"
+        # The SDK finds a parameter only where spaces are around it.
+        condition = f"PartitionKey eq @lane and ( {condition} )"
         parameters["lane"] = lane.value
     found = [_item(entity) for entity in storage.entities(WORKLIST, condition, parameters)]
     return sorted(found, key=lambda item: (-item.urgency, item.created, item.id))
