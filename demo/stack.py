@@ -133,7 +133,7 @@ class Stack:
     ) -> None:
         self.stop_host()
         if self._owns_azurite:
-            self.azurite.stop()
+            self.azurite.__exit__(None, None, None)
 
 
 def _free_port() -> int:
