@@ -19,6 +19,9 @@ from PIL import Image
 PADDING = 114
 """Gray of the letterbox's margins: the value that Ultralytics' own augmentation pads with."""
 
+_FAR = 1e20
+"""What stands for infinity: far from every unit, and differences stay in float32."""
+
 _SAMPLES = 1 << 14
 """Percentiles are taken over a regular grid of about this many pixels, to stay fast."""
 
@@ -139,7 +142,7 @@ def to_gray(values: NDArray[np.float32], preset: str, voi: Voi | None = None) ->
         raise ValueError(f"intensity preset {preset!r} is none of {', '.join(PRESETS)}") from None
     values = np.asarray(values, np.float32)
     if not math.isfinite(float(values.sum(dtype=np.float64))):
-        values = np.nan_to_num(values)
+        values = np.nan_to_num(values, posinf=_FAR, neginf=-_FAR)
     gray = render(values, voi)
     return np.rint(np.clip(gray, 0, 255)).astype(np.uint8)
 

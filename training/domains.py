@@ -91,7 +91,7 @@ BodyPartExamined = {not = {matches = "(?i)brain|head|skull|neuro|cereb"}}
 BRAIN = Domain(
     name="brain",
     classes=("meningioma", "glioma", "pituitary"),
-    size=256,
+    size=224,
     labels=LabelMap(
         (
             (r".*meningioma.*", "meningioma"),

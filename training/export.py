@@ -41,18 +41,17 @@ def export(
     folder: Path,
     *,
     version: str,
-    threshold: float,
-    rule: str,
     calibration: Sequence[NDArray[np.uint8]] = (),
 ) -> Exported:
     """Write NAME.onnx, NAME.pt and NAME.toml, and load the result as serving would.
+
+    The threshold is a placeholder until `describe` writes the one that was chosen.
 
     Args:
         weights: Ultralytics checkpoint.
         domain: what it was trained for.
         folder: usually ``models``.
         version: of the model.
-        threshold: shipped score threshold; rule: the sentence that says where it comes from.
         calibration: letterboxed training pictures; where given, the graph is quantised to INT8.
 
     Raises:
@@ -69,9 +68,14 @@ def export(
         _describe_graph(graph, domain)
         shutil.copyfile(clean, files.pt)
         shutil.copyfile(graph, files.onnx)
-    files.toml.write_text(_toml(files.onnx, domain, version, threshold, rule), "utf-8")
+    describe(files, domain, version, threshold=0.5, rule="placeholder")
     OnnxDetector(load_model(files.toml))
     return files
+
+
+def describe(files: Exported, domain: Domain, version: str, *, threshold: float, rule: str) -> None:
+    """Write the description; `rule` is the sentence that says where the threshold comes from."""
+    files.toml.write_text(_toml(files.onnx, domain, version, threshold, rule), "utf-8")
 
 
 def load_model(toml: Path) -> Model:

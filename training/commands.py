@@ -1,0 +1,270 @@
+"""The commands of ``python -m training``: arguments, messages, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.domains import BRAIN, DOMAINS, SOFT_TISSUE, Domain
+from training.prepare import Prepared, prepare
+from training.sources import BadSource
+
+type Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+RUNS = Path("runs")
+MODELS = Path("models")
+CALIBRATION_SLICES = 128
+
+
+def _add_prepare(commands: Subparsers) -> None:
+    parser = commands.add_parser(
+        "prepare", help="sources to a checked data set in YOLO layout, split by patient"
+    )
+    _add_domain(parser)
+    parser.add_argument("--out", type=Path, help="default: runs/data/DOMAIN")
+    parser.add_argument(
+        "--dicom",
+        type=Path,
+        action="append",
+        default=[],
+        help="folder of DICOM with RTSTRUCT, SEG or YOLO label files; may be repeated",
+    )
+    parser.add_argument(
+        "--masked",
+        type=Path,
+        action="append",
+        default=[],
+        help="folder with index.csv (sample_id, patient_id, class), images and masks",
+    )
+    parser.add_argument(
+        "--generated", type=int, default=0, help="generated studies to mix into training"
+    )
+    parser.add_argument(
+        "--validation-share", type=float, default=0.2, help="share of the patients, by hash"
+    )
+    parser.set_defaults(run=_run_prepare)
+
+
+def _run_prepare(options: argparse.Namespace) -> int:
+    domain = DOMAINS[options.domain]
+    if not (options.dicom or options.masked or options.generated):
+        raise BadSource("no source was named: use --dicom, --masked or --generated")
+    prepared = prepare(
+        domain,
+        options.out or RUNS / "data" / domain.name,
+        dicom=tuple(options.dicom),
+        masked=tuple(options.masked),
+        generated=options.generated,
+        validation_share=options.validation_share,
+    )
+    return _tell(prepared)
+
+
+def _tell(prepared: Prepared) -> int:
+    for (split, kind), count in sorted(prepared.counts.items()):
+        print(f"{split:<6} {kind:<9} {count:>6} slices")
+    print(f"{prepared.rejects} sources rejected; reasons in {prepared.folder / 'rejected.json'}")
+    for problem in prepared.problems:
+        print(f"misleading: {problem}")
+    return 1 if prepared.problems else 0
+
+
+def _add_train(commands: Subparsers) -> None:
+    parser = commands.add_parser("train", help="train a detector from scratch, resumable")
+    _add_domain(parser)
+    parser.add_argument("--data", type=Path, help="default: runs/data/DOMAIN")
+    parser.add_argument("--out", type=Path, help="folder of the run; default: runs/train/DOMAIN")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parser.add_argument("--start-from", type=Path, help="checkpoint to start from")
+    parser.add_argument("--device", default="cpu", help="cpu, or a CUDA device such as 0")
+    parser.add_argument("--threads", type=int, help="of torch on the CPU")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="Ultralytics argument that wins over the recipe, such as epochs=3",
+    )
+    parser.set_defaults(run=_run_train)
+
+
+def _run_train(options: argparse.Namespace) -> int:
+    from training.train import train
+
+    domain = DOMAINS[options.domain]
+    weights = train(
+        domain,
+        options.data or RUNS / "data" / domain.name,
+        options.out or RUNS / "train" / domain.name,
+        resume=options.resume,
+        start_from=options.start_from,
+        device=options.device,
+        threads=options.threads,
+        overrides=_overrides(options.set),
+    )
+    print(f"weights: {weights}")
+    return 0
+
+
+def _overrides(pairs: list[str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, found, text = pair.partition("=")
+        if not found:
+            raise BadSource(f"--set {pair}: expected KEY=VALUE")
+        try:
+            values[key] = json.loads(text)
+        except json.JSONDecodeError:
+            values[key] = text
+    return values
+
+
+def _add_evaluate(commands: Subparsers) -> None:
+    from training.evaluate import DEFAULT_POLICY
+
+    parser = commands.add_parser(
+        "evaluate", help="measure a model on slices and studies, with intervals"
+    )
+    parser.add_argument("model", type=Path, help="TOML of the model, such as models/brain.toml")
+    parser.add_argument("data", type=Path, help="data set in YOLO layout, or DICOM with RTSTRUCT")
+    parser.add_argument("--split", default="val", help="of a data set in YOLO layout")
+    parser.add_argument("--policy", type=Path, default=DEFAULT_POLICY, help="triage policy (TOML)")
+    parser.add_argument("--json", type=Path, help="write the figures here")
+    parser.add_argument("--plots", type=Path, help="write PNG plots to this folder")
+    parser.add_argument("--rounds", type=int, default=500, help="bootstrap samples")
+    parser.add_argument("--threads", type=int, default=0, help="of the detector")
+    parser.set_defaults(run=_run_evaluate)
+
+
+def _run_evaluate(options: argparse.Namespace) -> int:
+    from training.evaluate import evaluate, plot, table, write_json
+
+    evaluation = evaluate(
+        options.model,
+        options.data,
+        split=options.split,
+        policy=options.policy,
+        rounds=options.rounds,
+        threads=options.threads,
+    )
+    print(table(evaluation))
+    print(f"suggested threshold {evaluation.suggested_threshold:.3f} ({evaluation.rule})")
+    if options.json:
+        write_json(evaluation, options.json)
+    if options.plots:
+        plot(evaluation, options.plots)
+    return 0
+
+
+def _add_export(commands: Subparsers) -> None:
+    parser = commands.add_parser(
+        "export", help="weights to ONNX and TOML; the threshold comes from the validation fold"
+    )
+    _add_domain(parser)
+    parser.add_argument("--weights", type=Path, help="default: runs/train/DOMAIN/weights/last.pt")
+    parser.add_argument("--data", type=Path, help="default: runs/data/DOMAIN")
+    parser.add_argument("--out", type=Path, default=MODELS, help="folder of the models")
+    parser.add_argument("--version", default="0.1.0", help="version of the model")
+    parser.add_argument(
+        "--int8", action="store_true", help="quantise, calibrated on training slices"
+    )
+    parser.set_defaults(run=_run_export)
+
+
+def _run_export(options: argparse.Namespace) -> int:
+    domain = DOMAINS[options.domain]
+    _export(
+        domain,
+        options.weights or RUNS / "train" / domain.name / "weights" / "last.pt",
+        options.data or RUNS / "data" / domain.name,
+        options.out,
+        options.version,
+        int8=options.int8,
+    )
+    return 0
+
+
+def _export(
+    domain: Domain, weights: Path, data: Path, out: Path, version: str, *, int8: bool = False
+) -> Path:
+    from training.evaluate import evaluate
+    from training.export import describe, export
+
+    if not weights.is_file():
+        raise BadSource(f"{weights} does not exist; run: python -m training train")
+    calibration = calibration_pictures(data) if int8 else []
+    files = export(weights, domain, out, version=version, calibration=calibration)
+    evaluation = evaluate(files.toml, data, rounds=0)
+    describe(files, domain, version, threshold=evaluation.suggested_threshold, rule=evaluation.rule)
+    print(f"{files.toml}: threshold {evaluation.suggested_threshold:.3f} ({evaluation.rule})")
+    return files.toml
+
+
+def calibration_pictures(data: Path) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
+    """Every n-th training picture, about `CALIBRATION_SLICES` of them."""
+    from PIL import Image
+
+    pictures = sorted((data / "images" / "train").glob("*.png"))
+    if not pictures:
+        raise BadSource(f"{data} holds no training pictures to calibrate with")
+    step = max(1, len(pictures) // CALIBRATION_SLICES)
+    return [np.asarray(Image.open(path).convert("L")) for path in pictures[::step]]
+
+
+def _add_all(commands: Subparsers) -> None:
+    parser = commands.add_parser(
+        "all", help="prepare, train, export and evaluate both detectors on the shared data"
+    )
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=MODELS, help="folder of the models")
+    parser.add_argument("--version", default="0.1.0")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int)
+    parser.set_defaults(run=_run_all)
+
+
+def _run_all(options: argparse.Namespace) -> int:
+    from training.evaluate import evaluate, plot, table, write_json
+    from training.train import train
+
+    sources: dict[str, dict[str, Any]] = {
+        SOFT_TISSUE.name: {"dicom": (options.data / "soft-tissue",), "generated": 48},
+        BRAIN.name: {"masked": (options.data / "brain-mri",)},
+    }
+    for name, source in sources.items():
+        domain = DOMAINS[name]
+        data, run = RUNS / "data" / name, RUNS / "train" / name
+        if _tell(prepare(domain, data, **source)):
+            return 1
+        weights = train(
+            domain,
+            data,
+            run,
+            resume=(run / "weights" / "last.pt").is_file(),
+            device=options.device,
+            threads=options.threads,
+        )
+        toml = _export(domain, weights, data, options.out, options.version)
+        evaluation = evaluate(toml, data)
+        print(table(evaluation))
+        write_json(evaluation, RUNS / "evaluation" / f"{name}.json")
+        plot(evaluation, RUNS / "evaluation")
+    return 0
+
+
+def _add_domain(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("domain", choices=sorted(DOMAINS), help="which detector")
+
+
+COMMANDS: tuple[Callable[[Subparsers], None], ...] = (
+    _add_prepare,
+    _add_train,
+    _add_evaluate,
+    _add_export,
+    _add_all,
+)
