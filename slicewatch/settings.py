@@ -216,6 +216,15 @@ def load(environ: Mapping[str, str]) -> Settings:
     return Settings(**values)
 
 
+def connection_setting(environ: Mapping[str, str] | None = None) -> str:
+    """Name of the app setting that a trigger's ``connection`` is to name: Functions resolves
+    connections by name, and with ``__blobServiceUri`` and the like appended for identities.
+    """
+    environ = os.environ if environ is None else environ
+    own = ("SLICEWATCH_STORAGE", "SLICEWATCH_STORAGE_ACCOUNT")
+    return own[0] if any(environ.get(name, "").strip() for name in own) else "AzureWebJobsStorage"
+
+
 def _cast(meta: Mapping[str, Any], kind: type, text: str) -> Any:
     name = meta["name"]
     if issubclass(kind, Path):

@@ -10,8 +10,6 @@ through, the empty file is left for the event of its content, or for the sweep.
 
 from __future__ import annotations
 
-import os
-
 import azure.durable_functions as df
 import azure.functions as func
 
@@ -20,16 +18,12 @@ from triggers.admission import admit_dropped
 
 bp = df.Blueprint()
 
-_config = settings.current()
-# Functions resolves a connection by the name of its app setting.
-_OWN_ACCOUNT = bool(_config.storage_account_url or os.environ.get("SLICEWATCH_STORAGE"))
-
 
 @bp.blob_trigger(
     arg_name="blob",
     path=f"{storage.DROPBOX}/{{name}}",
-    connection="SLICEWATCH_STORAGE" if _OWN_ACCOUNT else "AzureWebJobsStorage",
-    source=func.BlobSource(_config.dropbox_source),
+    connection=settings.connection_setting(),
+    source=func.BlobSource(settings.current().dropbox_source),
 )
 @bp.durable_client_input(client_name="client")
 def dropbox(blob: func.InputStream, client: df.SyncDurableFunctionsClient) -> None:
