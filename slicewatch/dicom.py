@@ -352,6 +352,8 @@ def _describe_pixels(
     Raises:
         Rejected: native pixel data is shorter than declared, or more than the bounds allow.
     """
+    if dataset.pixel_data is None:
+        return Rejected(Reason.NO_PIXEL_DATA, "it is an image object but holds none")
     try:
         pixels = PixelDescription.of(dataset, limits)
         check_pixel_data(dataset, syntax, pixels)

@@ -93,7 +93,9 @@ class Scanner:
         """The File Meta Information (group 0002, always Explicit VR Little Endian)."""
         found: dict[int, Element] = {}
         position, size = start, len(self.data)
-        while size - position >= 8 and self.data[position : position + 2] == b"\x02\x00":
+        while self.data[position : position + 2] == b"\x02\x00":
+            if size - position < 8:
+                _truncated("in the file meta information")
             tag, vr, value, length = self._header(position, size, EXPLICIT_LITTLE)
             stop = value + length
             if stop > size:

@@ -73,16 +73,14 @@ def _digest(stored: Stored, pixels: PixelDescription) -> str:
 
 
 def check_pixel_data(dataset: Dataset, syntax: str, pixels: PixelDescription) -> None:
-    """Check that pixel data is there, whole, and of the form that its transfer syntax asks for.
+    """Check that pixel data is whole, and of the form that its transfer syntax asks for.
 
     Raises:
         Rejected: it is not. Encapsulated frames may still be damaged inside.
     """
     element = dataset.pixel_data
-    if element is None:
-        raise Rejected(Reason.NO_PIXEL_DATA, "it is an image object but holds none")
-    if element.undefined == (syntax in NATIVE):
-        form = "encapsulated" if element.undefined else "native"
+    if element is None or element.undefined == (syntax in NATIVE):
+        form = "encapsulated" if syntax in NATIVE else "native"
         raise Rejected(Reason.BAD_HEADER, f"{form} pixel data in transfer syntax {syntax}")
     if syntax in NATIVE and dataset.pixel_bytes < pixels.decoded_bytes:
         raise Rejected(

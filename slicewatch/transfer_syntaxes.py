@@ -184,6 +184,8 @@ class Codestream:
 _SOF = frozenset({0xC0, 0xC1, 0xC3, 0xF7})
 _OTHER_SOF = frozenset({0xC2, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF, 0xDE})
 _MAX_SCANS = 64
+# Padding, and what some writers leave behind the End Of Image marker.
+_END_WITHIN = 16
 # Decoders allocate some KiB a tile, whatever its size.
 _MAX_TILES = 4096
 _SOC_SIZ = b"\xff\x4f\xff\x51"
@@ -200,7 +202,8 @@ def read_codestream(frame: bytes) -> Codestream:
     """Size of a JPEG, JPEG-LS, JPEG 2000 or HTJ2K codestream.
 
     Raises:
-        Rejected: none of them, cut short, or of a kind that no DICOM syntax allows.
+        Rejected: none of them, cut short, or of a kind that no DICOM syntax allows (openjpeg
+            itself refuses JPEG 2000 that is cut short).
     """
     try:
         return _read_siz(frame) if frame.startswith(_SOC_SIZ) else _read_sof(frame)
@@ -223,6 +226,9 @@ def _read_sof(frame: bytes) -> Codestream:
     """SOF segment, ISO 10918-1 section B.2.2 and ISO 14495-1 section C.2.2."""
     if not frame.startswith(b"\xff\xd8"):
         raise _undecodable("the frame is no JPEG, JPEG-LS or JPEG 2000 codestream")
+    # Without it, JPEG decoders make up what is missing, and CharLS searches for seconds.
+    if b"\xff\xd9" not in frame[-_END_WITHIN:]:
+        raise Rejected(Reason.TRUNCATED, "the codestream has no end marker")
     if frame.count(b"\xff\xda") > _MAX_SCANS:
         raise Rejected(Reason.TOO_LARGE, f"the codestream has more than {_MAX_SCANS} scans")
     position = 2

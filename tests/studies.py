@@ -382,8 +382,12 @@ def to_bytes(
     preamble: bytes = bytes(128),
     extended_offsets: bool = False,
     offset_table: bool = True,
+    encoded: bool = False,
 ) -> bytes:
-    """Write a Part 10 file in a transfer syntax, encoding uncompressed pixel data for it."""
+    """Write a Part 10 file in a transfer syntax, encoding uncompressed pixel data for it.
+
+    `encoded` says that the pixel data is encapsulated already.
+    """
     dataset = copy.deepcopy(dataset)
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = dataset.get("SOPClassUID", "")
@@ -401,11 +405,14 @@ def to_bytes(
         uid.DeflatedExplicitVRLittleEndian,
     )
     if not native and "PixelData" in dataset:
-        frames = [encode_frame(frame, dataset, syntax) for frame in _frames(dataset)]
+        if syntax == uid.JPEGBaseline8Bit and dataset.SamplesPerPixel == 3:
+            dataset.PhotometricInterpretation = "YBR_FULL_422"  # as the encoder leaves it
+        frames = [] if encoded else native_frames(dataset)
+        frames = [encode_frame(frame, dataset, syntax) for frame in frames]
         if extended_offsets:
             dataset.PixelData, offsets, lengths = encapsulate_extended(frames)
             dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths = offsets, lengths
-        else:
+        elif frames:
             dataset.PixelData = encapsulate(frames, has_bot=offset_table)
         dataset["PixelData"].VR = "OB"
         dataset["PixelData"].is_undefined_length = True
@@ -421,6 +428,14 @@ def to_bytes(
     return written
 
 
+def with_transfer_syntax(data: bytes, syntax: str) -> bytes:
+    """A file whose meta information claims another transfer syntax than it is written in."""
+    tag = data.index(b"\x02\x00\x10\x00UI")
+    length = int.from_bytes(data[tag + 6 : tag + 8], "little")
+    value = syntax.encode() + bytes(len(syntax) % 2)
+    return data[: tag + 6] + struct.pack("<H", len(value)) + value + data[tag + 8 + length :]
+
+
 def _swap(dataset: Dataset) -> None:
     """Write words in big endian order; 8-bit pixels travel in words (OW) as scanners did."""
     for element in dataset:
@@ -432,7 +447,7 @@ def _swap(dataset: Dataset) -> None:
     dataset["PixelData"].VR = "OW"
 
 
-def _frames(dataset: Dataset) -> list[NDArray[Any]]:
+def native_frames(dataset: Dataset) -> list[NDArray[Any]]:
     """The uncompressed frames of a dataset as arrays."""
     code = f"<{'ui'[dataset.PixelRepresentation]}{dataset.BitsAllocated // 8}"
     shape = [int(dataset.get("NumberOfFrames", 1)), dataset.Rows, dataset.Columns]
@@ -501,7 +516,7 @@ def _rle(frame: NDArray[Any]) -> bytes:
         octets = np.ascontiguousarray(planes[..., sample]).view(np.uint8)
         octets = octets.reshape(frame.shape[0], -1, frame.dtype.itemsize)
         for byte in reversed(range(frame.dtype.itemsize)):
-            rows = [_pack_bits(bytes(row)) for row in octets[..., byte]]
+            rows = [pack_bits(bytes(row)) for row in octets[..., byte]]
             segment = b"".join(rows)
             segments.append(segment + bytes(len(segment) % 2))
     offsets = [64 + sum(map(len, segments[:index])) for index in range(len(segments))]
@@ -510,7 +525,7 @@ def _rle(frame: NDArray[Any]) -> bytes:
     )
 
 
-def _pack_bits(row: bytes) -> bytes:
+def pack_bits(row: bytes) -> bytes:
     packed = bytearray()
     position = 0
     while position < len(row):
