@@ -1,0 +1,157 @@
+"""Processes that die in the middle of a study: it ends with the review it would have had."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slicewatch import inventory
+from slicewatch.records import StudyStatus
+from slicewatch.storage import REVIEWS
+from tests import studies
+from tests.integration.running_app import RunningApp, running_app, said
+
+SLICES = 60
+LESION = range(20, 31)
+
+
+@pytest.fixture(scope="module")
+def fragile(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[RunningApp]:
+    """An app of its own, which the tests here damage; its batches are small, to have many."""
+    yield from running_app(
+        tmp_path_factory.mktemp("fragile"),
+        models,
+        {
+            "SLICEWATCH_BATCH_SIZE": "2",
+            "SLICEWATCH_MAX_IN_FLIGHT": "2",
+            "SLICEWATCH_BATCH_WAIT_SECONDS": "0",
+            "FUNCTIONS_WORKER_PROCESS_COUNT": "2",
+        },
+    )
+
+
+@pytest.fixture
+def objects(seed: int) -> dict[str, bytes]:
+    return studies.study_bytes(SLICES, seed=seed, lesion=LESION, others=True)
+
+
+@pytest.fixture
+def study(seed: int) -> str:
+    return studies.new_uid("study", seed)
+
+
+def undisturbed(app: RunningApp, study: str, objects: Mapping[str, bytes]) -> dict[str, Any]:
+    """What the review of the study says where nothing happens to it."""
+    app.send(study, objects)
+    review = app.await_review(study)
+    assert review.status is StudyStatus.FLAGGED
+    assert review.coverage.screened == SLICES
+    return said(review)
+
+
+def await_screened(app: RunningApp, study: str, more_than: int) -> int:
+    """Wait until more than so many slices are screened, and not all of them."""
+    progress = app.wait(
+        lambda: app.progress(study),
+        lambda progress: progress.get("screened", 0) > more_than,
+        f"no more than {more_than} slices were screened",
+        every=0.01,
+    )
+    assert progress["screened"] < SLICES, "the study was over before anything could happen to it"
+    return int(progress["screened"])
+
+
+def screened_batches(app: RunningApp, study: str) -> dict[str, str]:
+    """The results that are stored, with their ETags."""
+    listing = app.storage.listing(REVIEWS, f"{study}/slices/")
+    return {blob.name: blob.etag for blob in listing if blob.name.count(".") > study.count(".") + 1}
+
+
+def test_killed_workers_change_nothing_in_the_review(
+    app: RunningApp, fragile: RunningApp, study: str, objects: dict[str, bytes]
+) -> None:
+    expected = undisturbed(app, study, objects)
+    assert fragile.store(objects.values()).status_code == 200
+    assert fragile.close(study, list(objects)).status_code == 202
+    handed_out_again = re.compile(r"'screen_slices' .* lost its worker process and is handed out")
+    before, screened = fragile.log, 0
+    while not handed_out_again.search(fragile.log.removeprefix(before)):
+        screened = await_screened(fragile, study, screened)
+        for pid in fragile.worker_pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        fragile.wait(fragile.worker_pids, bool, "no new worker started")
+    assert said(fragile.await_review(study)) == expected
+
+
+def test_a_killed_host_goes_on_after_its_restart_with_what_is_not_screened_yet(
+    app: RunningApp, fragile: RunningApp, study: str, objects: dict[str, bytes]
+) -> None:
+    expected = undisturbed(app, study, objects)
+    assert fragile.store(objects.values()).status_code == 200
+    assert fragile.close(study, list(objects)).status_code == 202
+    await_screened(fragile, study, 8)
+    fragile.kill_host()
+    done = screened_batches(fragile, study)
+    assert len(done) >= 4
+    assert inventory.latest_review(fragile.storage, study) is None
+    assert study in inventory.open_studies(fragile.storage)
+
+    fragile.stack.start_host()
+    assert said(fragile.await_review(study)) == expected
+    after = screened_batches(fragile, study)
+    assert len(after) == (SLICES + 2) // 2
+    assert {name: after[name] for name in done} == done, "nothing is screened twice"
+
+
+def test_slices_that_a_dead_host_did_not_take_come_after_its_restart(
+    app: RunningApp, fragile: RunningApp, study: str, objects: dict[str, bytes]
+) -> None:
+    expected = undisturbed(app, study, objects)
+    sender = fragile.send_with_retries(study, objects)
+    fragile.wait(
+        lambda: len(inventory.received(fragile.storage, study)),
+        lambda received: received >= 8,
+        "nothing arrived",
+        every=0.01,
+    )
+    fragile.kill_host()
+    assert len(inventory.received(fragile.storage, study)) < len(objects)
+    restart(fragile)
+    sender.join(60)
+    assert not sender.is_alive(), "the sender could not send all"
+    assert said(fragile.await_review(study)) == expected
+
+
+def restart(app: RunningApp) -> None:
+    """Start the host again while a sender knocks at its port."""
+    starting = threading.Thread(target=app.stack.start_host)
+    starting.start()
+    starting.join(60)
+    assert not starting.is_alive()
+
+
+def test_a_host_killed_while_a_reader_is_awaited_takes_the_decision_after_its_restart(
+    fragile: RunningApp, study: str, objects: dict[str, bytes]
+) -> None:
+    fragile.send(study, objects, chunk=SLICES)
+    review = fragile.await_review(study)
+    (item,) = fragile.worklist(study)
+    assert fragile.act(item.id, "claim", reader="reader-1").status_code == 200
+    fragile.kill_host()
+    fragile.stack.start_host()
+    answer = fragile.act(item.id, "decision", reader="reader-1", verdict="confirmed")
+    assert answer.status_code == 200, answer.text
+    fragile.await_status(study, "reviewed")
+    fragile.await_end(study)
+    assert inventory.latest_review(fragile.storage, study) == review, "no new generation"
+    assert [one.state for one in fragile.worklist(study)] == ["decided"]
+    assert len(fragile.messages(item.id)) == 1, "the lane is told once"
