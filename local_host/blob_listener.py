@@ -238,12 +238,6 @@ class BlobListener:
             )
 
     def _send_poison(self, source: _Source, name: str, etag: str | None) -> None:
-        _LOGGER.error(
-            "A blob failed %d times in function '%s'. Adding it to queue '%s'.",
-            self._threshold,
-            source.function.name,
-            _POISON_QUEUE,
-        )
         message = {
             "Type": "BlobTrigger",
             "FunctionId": source.id,
@@ -254,6 +248,12 @@ class BlobListener:
         }
         text = base64.b64encode(json.dumps(message).encode()).decode("ascii")
         self._accounts.send(source.connection, _POISON_QUEUE, [text])
+        _LOGGER.error(
+            "A blob failed %d times in function '%s'. Adding it to queue '%s'.",
+            self._threshold,
+            source.function.name,
+            _POISON_QUEUE,
+        )
 
     # Receipts: which versions of which blobs are done, kept in the account as Functions does
 

@@ -99,7 +99,7 @@ class DurableDispatcher:
         self,
         function: Function,
         trigger: Value,
-        failure_of: Callable[[Outcome], str | None] | None = None,
+        failure_of: Callable[[Outcome], Failure | None] | None = None,
     ) -> Outcome | None:
         """The outcome, or None where the host stops: the work then never happened."""
         try:
@@ -194,13 +194,14 @@ def _orchestrator_name(request: pb.OrchestratorRequest) -> str:
     return ""
 
 
-def _orchestrator_failure(outcome: Outcome) -> str | None:
-    """The text of the exception that ended the orchestration, where one did."""
+def _orchestrator_failure(outcome: Outcome) -> Failure | None:
+    """The exception that ended the orchestration, where one did."""
     response = pb.OrchestratorResponse.FromString(_base64_result(outcome))
     for action in response.actions:
         complete = action.completeOrchestration
         if complete.orchestrationStatus == pb.ORCHESTRATION_STATUS_FAILED:
-            return f"{complete.failureDetails.errorType}: {complete.failureDetails.errorMessage}"
+            details = complete.failureDetails
+            return Failure(details.errorType, details.errorMessage, details.stackTrace.value)
     return None
 
 

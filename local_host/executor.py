@@ -5,6 +5,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from local_host.channel import (
@@ -66,73 +67,69 @@ class FunctionExecutor:
         retry: RetryState | None = None,
         trace_parent: str = "",
         repeatable: bool = True,
-        failure_of: Callable[[Outcome], str | None] | None = None,
+        failure_of: Callable[[Outcome], Failure | None] | None = None,
     ) -> Outcome:
         """Run ``function`` once, or again when its worker process died and it is ``repeatable``.
 
         ``data`` is the trigger's binding data, from which paths of other bindings are made.
         A failure of the app or of a binding is in the outcome, never raised. ``failure_of`` finds
-        the failure that an answer speaks of, for the log.
+        the failure that a successful answer speaks of, for the log.
 
         Raises:
             WorkerLostError: The worker process died, too often or with a call that must not be
                 repeated.
         """
-        invocation_id = str(uuid.uuid4())
+        invocation = Invocation(
+            id=str(uuid.uuid4()),
+            function=function.name,
+            trigger=trigger,
+            metadata=metadata or {},
+            retry=retry,
+            trace_parent=trace_parent,
+        )
         started = time.perf_counter()
+        result = "Failed, worker process lost"
+        failure: Failure | None = None
         self._in_flight += 1
         self._idle.clear()
-        result = "Failed"
-        inputs: dict[str, Value | None] = {}
-        outcome: Outcome | None = None
         try:
-            inputs = await self._bindings.read(function, data or {})
-            invocation = Invocation(
-                id=invocation_id,
-                function=function.name,
-                trigger=trigger,
-                metadata=metadata or {},
-                inputs=inputs,
-                retry=retry,
-                trace_parent=trace_parent,
-            )
-            outcome = await self._on_a_worker(invocation, repeatable)
-            if outcome.failure is None:
-                await self._bindings.write(function, outcome.outputs, data or {})
-                told = failure_of(outcome) if failure_of is not None else None
-                result = "Succeeded" if told is None else "Failed"
-                if told is not None:
-                    _LOGGER.error("Function '%s' failed: %s", function.name, told)
-        except WorkerLostError:
-            result = "Failed, worker process lost"
-            raise
-        except Exception as error:
-            discard_payloads(outcome.outputs.values() if outcome is not None else ())
-            outcome = Outcome(
-                invocation_id, failure=Failure(type(error).__name__, str(error), str(error))
-            )
+            outcome = await self._with_bindings(function, invocation, data or {}, repeatable)
+            failure = outcome.failure
+            if failure is None and failure_of is not None:
+                failure = failure_of(outcome)
+            result = "Succeeded" if failure is None else "Failed"
+            return outcome
         finally:
-            discard_payloads(inputs.values())
             self._in_flight -= 1
             if not self._in_flight:
                 self._idle.set()
-            _LOGGER.info(
-                "Executed 'Functions.%s' (%s, Id=%s, Duration=%.0fms)",
-                function.name,
-                result,
-                invocation_id,
-                (time.perf_counter() - started) * 1000,
-            )
-        if outcome.failure is not None:
-            _LOGGER.error(
-                "Function '%s' (Id=%s) failed: %s: %s\n%s",
-                function.name,
-                invocation_id,
-                outcome.failure.type,
-                outcome.failure.message,
-                outcome.failure.stack,
-            )
-        return outcome
+            _log_execution(invocation, result, time.perf_counter() - started, failure)
+
+    async def _with_bindings(
+        self,
+        function: Function,
+        invocation: Invocation,
+        data: Mapping[str, object],
+        repeatable: bool,
+    ) -> Outcome:
+        inputs: dict[str, Value | None] = {}
+        outputs: Mapping[str, Value] = {}
+        try:
+            inputs = await self._bindings.read(function, data)
+            outcome = await self._on_a_worker(replace(invocation, inputs=inputs), repeatable)
+            outputs = outcome.outputs
+            if outcome.failure is None:
+                await self._bindings.write(function, outputs, data)
+        except WorkerLostError:
+            raise
+        except Exception as error:
+            discard_payloads(outputs.values())
+            failure = Failure(type(error).__name__, str(error), "")
+            return Outcome(invocation.id, failure=failure)
+        else:
+            return outcome
+        finally:
+            discard_payloads(inputs.values())
 
     async def _on_a_worker(self, invocation: Invocation, repeatable: bool) -> Outcome:
         for attempt in range(1, MAX_WORKER_LOSSES + 1):
@@ -152,3 +149,24 @@ class FunctionExecutor:
                     invocation.id,
                 )
         raise AssertionError("unreachable")
+
+
+def _log_execution(
+    invocation: Invocation, result: str, seconds: float, failure: Failure | None
+) -> None:
+    _LOGGER.info(
+        "Executed 'Functions.%s' (%s, Id=%s, Duration=%.0fms)",
+        invocation.function,
+        result,
+        invocation.id,
+        seconds * 1000,
+    )
+    if failure is not None:
+        _LOGGER.error(
+            "Function '%s' (Id: %s) failed: %s: %s\n%s",
+            invocation.function,
+            invocation.id,
+            failure.type,
+            failure.message,
+            failure.stack,
+        )

@@ -157,12 +157,12 @@ class QueueListener:
                 source.queue.update_message(message, visibility_timeout=delay)
                 return
             poison = f"{source.queue.queue_name}-poison"
+            self._accounts.send(source.connection, poison, [message.content])
             _LOGGER.error(
                 "Message has reached MaxDequeueCount of %d. Moving message to queue '%s'.",
                 self._options.max_dequeue_count,
                 poison,
             )
-            self._accounts.send(source.connection, poison, [message.content])
         source.queue.delete_message(message)
 
     async def _keep_lease(self, source: _Source, message: QueueMessage) -> None:
