@@ -13,6 +13,7 @@ from activities import (
 from orchestrators import review_study
 from slicewatch import model_registry, settings, triage
 from triggers import (
+    detect,
     dropbox,
     health,
     stow_store,
@@ -35,6 +36,7 @@ triage.current()
 app = df.DFApp()
 for module in (
     # the doors
+    detect,
     dropbox,
     health,
     stow_store,

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -192,6 +193,27 @@ class Settings:
         "NCRONTAB schedule of the sweep for studies that nothing works on",
     )
 
+    # --- single images
+    detect_model: str = _setting(
+        "SLICEWATCH_DETECT_MODEL",
+        "",
+        "model for single JPEG and PNG images; empty: the one of the highest priority",
+    )
+    detect_containers: tuple[str, ...] = _setting(
+        "SLICEWATCH_DETECT_CONTAINERS",
+        ("images",),
+        "containers whose blobs `POST detect` may be pointed at, separated by commas",
+    )
+    alerts: tuple[tuple[str, float], ...] = _setting(
+        "SLICEWATCH_ALERTS",
+        (),
+        "what calls for an alert: `class:score` separated by commas, `*` for any class; empty: "
+        "nothing",
+    )
+    alert_queue: str = _setting(
+        "SLICEWATCH_ALERT_QUEUE", "alerts", "queue that is told of an alert"
+    )
+
     def __post_init__(self) -> None:
         if self.max_poll_s < self.poll_s:
             raise SettingError(
@@ -210,7 +232,10 @@ def load(environ: Mapping[str, str]) -> Settings:
     for f in dataclasses.fields(Settings):
         text = environ.get(f.metadata["name"], "").strip()
         if text:
-            values[f.name] = _cast(f.metadata, type(f.default), text)
+            read = _LISTS.get(f.name)
+            values[f.name] = (
+                read(f.metadata["name"], text) if read else _cast(f.metadata, type(f.default), text)
+            )
     if not values.get("storage") and not values.get("storage_account_url"):
         values["storage"] = environ.get("AzureWebJobsStorage", "").strip()
     return Settings(**values)
@@ -223,6 +248,32 @@ def connection_setting(environ: Mapping[str, str] | None = None) -> str:
     environ = os.environ if environ is None else environ
     own = ("SLICEWATCH_STORAGE", "SLICEWATCH_STORAGE_ACCOUNT")
     return own[0] if any(environ.get(name, "").strip() for name in own) else "AzureWebJobsStorage"
+
+
+def _names(name: str, text: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(","))
+    for one in names:
+        if not _CONTAINER.fullmatch(one):
+            raise SettingError(f"{name} has {one!r}, which cannot be a container's name")
+    return names
+
+
+def _alerts(name: str, text: str) -> tuple[tuple[str, float], ...]:
+    rules = []
+    for part in text.split(","):
+        label, _, score = part.strip().rpartition(":")
+        try:
+            value = float(score)
+        except ValueError:
+            value = -1.0
+        if not label or not 0 <= value <= 1:
+            raise SettingError(f"{name} has {part.strip()!r}; expected class:score, score 0 to 1")
+        rules.append((label, value))
+    return tuple(rules)
+
+
+_CONTAINER = re.compile(r"[a-z0-9](-?[a-z0-9]){2,62}")
+_LISTS: dict[str, Callable[[str, str], Any]] = {"detect_containers": _names, "alerts": _alerts}
 
 
 def _cast(meta: Mapping[str, Any], kind: type, text: str) -> Any:
