@@ -155,7 +155,9 @@ def running_engine() -> Generator[Engine]:
     worker.add_orchestrator(review_study)
     worker.start()
     client = df.SyncDurableFunctionsClient(json.dumps({"rpcBaseUrl": f"127.0.0.1:{port}"}))
-    yield Engine(client)
-    client.close()
-    worker.stop()
-    backend.stop()
+    try:
+        yield Engine(client)
+    finally:
+        client.close()
+        worker.stop()
+        backend.stop()
