@@ -17,7 +17,7 @@ from slicewatch import tags
 from slicewatch.elements import Dataset
 from slicewatch.image_pixel import PixelDescription, Stored
 from slicewatch.limits import Rejected
-from slicewatch.modality_transform import ModalityTransform, Rescale
+from slicewatch.modality_transform import ModalityTransform, Rescale, read_table
 from slicewatch.pixels import Voi
 from slicewatch.records import Geometry, Reason
 from slicewatch.transfer_syntaxes import NATIVE, decode_frame, frame_fragments
@@ -149,10 +149,10 @@ def _frame_attributes(dataset: Dataset, frames: int) -> Iterator[_Attributes]:
 
 
 def _attributes(groups: list[Dataset], dataset: Dataset, *, placed: bool) -> _Attributes:
-    def find(sequence: int, tag: int) -> Dataset:
+    def find(sequence: int, *any_of: int) -> Dataset:
         for group in groups:
             item = group.item(sequence)
-            if item is not None and tag in item:
+            if item is not None and any(tag in item for tag in any_of):
                 return item
         return dataset
 
@@ -166,8 +166,10 @@ def _attributes(groups: list[Dataset], dataset: Dataset, *, placed: bool) -> _At
         thickness=_thickness(_numbers(measures, tags.SLICE_THICKNESS)),
         frame_of_reference_uid=dataset.ascii(tags.FRAME_OF_REFERENCE_UID)[:64] or None,
     )
-    rescale = find(tags.PIXEL_VALUE_TRANSFORMATION_SEQUENCE, tags.RESCALE_SLOPE)
-    return _rescale(rescale), _voi(find(tags.FRAME_VOI_LUT_SEQUENCE, tags.WINDOW_CENTER)), geometry
+    rescale = _rescale(find(tags.PIXEL_VALUE_TRANSFORMATION_SEQUENCE, tags.RESCALE_SLOPE))
+    voi = find(tags.FRAME_VOI_LUT_SEQUENCE, tags.WINDOW_CENTER, tags.VOI_LUT_SEQUENCE)
+    signed = dataset.unsigned(tags.PIXEL_REPRESENTATION) == 1 or rescale.intercept < 0
+    return rescale, _windows(voi) or _window_of_table(voi, signed=signed), geometry
 
 
 def _numbers(dataset: Dataset, tag: int) -> tuple[float, ...]:
@@ -181,13 +183,35 @@ def _rescale(dataset: Dataset) -> Rescale:
     return Rescale(slope[0] if slope and slope[0] else 1.0, intercept[0] if intercept else 0.0)
 
 
-def _voi(dataset: Dataset) -> Voi | None:
+def _windows(dataset: Dataset) -> Voi | None:
     centres, widths = _numbers(dataset, tags.WINDOW_CENTER), _numbers(dataset, tags.WINDOW_WIDTH)
     windows = tuple(zip(centres, widths, strict=False))
     if not windows:
         return None
     function = dataset.ascii(tags.VOI_LUT_FUNCTION)
     return Voi(windows, function if function in ("LINEAR_EXACT", "SIGMOID") else "LINEAR")
+
+
+def _window_of_table(dataset: Dataset, *, signed: bool) -> Voi | None:
+    """The window that comes nearest to a rising VOI LUT (section C.11.2.1.1).
+
+    It spans the values that the table maps to between a fiftieth and all but a fiftieth of its
+    range: tables of radiographs are flat at both ends and about straight between.
+    """
+    item = dataset.item(tags.VOI_LUT_SEQUENCE)
+    if item is None:
+        return None
+    try:
+        table = read_table(item, tags.LUT_DESCRIPTOR, tags.LUT_DATA, signed=signed)
+    except Rejected:  # a damaged table is a display matter: the pixels are sound
+        return None
+    low, high = float(table.entries.min()), float(table.entries.max())
+    margin = (high - low) / 50
+    inner = np.flatnonzero((table.entries > low + margin) & (table.entries < high - margin))
+    if not len(inner) or table.entries[inner[0]] > table.entries[inner[-1]]:
+        return None
+    first, last = table.first + int(inner[0]) - 1, table.first + int(inner[-1]) + 1
+    return Voi((((first + last) / 2, float(last - first)),), "LINEAR_EXACT")
 
 
 def _position(dataset: Dataset) -> tuple[float, float, float] | None:

@@ -333,6 +333,49 @@ def test_windows_of_the_file() -> None:
     assert voi.function == "SIGMOID"
 
 
+def voi_lut(first: int, entries: list[int]) -> Sequence:
+    item = Dataset()
+    item.LUTDescriptor = [len(entries), first, 16]
+    item["LUTDescriptor"].VR = "SS" if first < 0 else "US"
+    item.LUTData = entries
+    item["LUTData"].VR = "US"
+    return Sequence([item])
+
+
+RISING = [0] * 50 + [round(n * 655.35) for n in range(101)] + [65535] * 40
+
+
+@pytest.mark.parametrize(
+    ("factory", "first"),
+    [(studies.mr_image, 200), (studies.mr_image, 40_000), (studies.ct_image, -300)],
+)
+def test_voi_lut_becomes_the_window_that_it_spans(
+    factory: Callable[[], Dataset], first: int
+) -> None:
+    dataset = factory()
+    for keyword in ("WindowCenter", "WindowWidth"):
+        dataset.pop(keyword, None)
+    dataset.VOILUTSequence = voi_lut(first, RISING)
+    voi = only(studies.to_bytes(dataset)).voi
+    assert voi is not None
+    ((centre, width),) = voi.windows
+    assert centre == first + 100  # the middle of the rising part
+    assert 90 <= width <= 100
+    assert voi.function == "LINEAR_EXACT"
+
+
+@pytest.mark.parametrize("entries", [[7] * 20, RISING[::-1]])
+def test_voi_lut_that_no_window_resembles_is_left_out(entries: list[int]) -> None:
+    dataset = studies.mr_image(VOILUTSequence=voi_lut(0, entries))
+    assert only(studies.to_bytes(dataset)).voi is None
+
+
+def test_damaged_voi_lut_loses_no_pixels() -> None:
+    dataset = studies.mr_image(VOILUTSequence=voi_lut(0, RISING))
+    dataset.VOILUTSequence[0].LUTData = [1, 2]
+    assert only(studies.to_bytes(dataset)).voi is None
+
+
 @pytest.mark.parametrize("syntax", [uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian])
 @pytest.mark.parametrize("undefined_lengths", [False, True])
 def test_functional_groups_give_each_frame_its_place_and_units(
