@@ -9,6 +9,7 @@ own error (`BlobMissing`, `Conflict`).
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -206,25 +207,37 @@ class Storage:
         }
 
     def _retry(self) -> dict[str, Any]:
+        """Options of every client: the tries whose pauses (2, 4, 8 … s) fit into the setting."""
+        seconds = self._settings.storage_timeout_s
+        tries = max(0, int(math.log2(seconds + 2)) - 1)
         return {
-            "retry_total": 4,
-            "retry_connect": 4,
-            "connection_timeout": self._settings.storage_timeout_s,
-            "read_timeout": max(60.0, self._settings.storage_timeout_s),
+            "retry_total": tries,
+            "retry_connect": tries,
+            "retry_read": tries,
+            "retry_status": tries,
+            "connection_timeout": seconds,
+            "read_timeout": seconds,
         }
+
+    def _retry_soon(self, exponential_retry: type[Any]) -> dict[str, Any]:
+        """`_retry` for a client of blobs or queues, whose own policy waits up to 27 s between
+        tries: a door that answers 503 soon lets its sender keep the data, and an activity is
+        tried again by its retry policy.
+        """
+        options = self._retry()
+        policy = exponential_retry(
+            initial_backoff=0,
+            increment_base=2,
+            random_jitter_range=1,
+            **{key: options.pop(key) for key in list(options) if key.startswith("retry_")},
+        )
+        return options | {"retry_policy": policy}
 
     def _blob_service(self) -> BlobServiceClient:
         from azure.storage.blob import BlobServiceClient, ExponentialRetry
 
         def make() -> BlobServiceClient:
-            # Azure's default waits up to 15 s between tries; a door that answers 503 soon lets
-            # its sender keep the data, and an activity is tried again by its retry policy.
-            options: dict[str, Any] = self._retry() | {
-                "retry_policy": ExponentialRetry(
-                    initial_backoff=0, increment_base=2, retry_total=4
-                ),
-                "max_single_get_size": 64 << 20,
-            }
+            options = self._retry_soon(ExponentialRetry) | {"max_single_get_size": 64 << 20}
             if self._settings.storage_account_url:
                 return BlobServiceClient(**self._account("blob"), **options)
             return BlobServiceClient.from_connection_string(self._connection(), **options)
@@ -262,17 +275,15 @@ class Storage:
     def _queue(self, name: str) -> QueueClient:
         def make() -> QueueClient:
             from azure.core.exceptions import ResourceExistsError
-            from azure.storage.queue import QueueClient, TextBase64EncodePolicy
+            from azure.storage.queue import ExponentialRetry, QueueClient, TextBase64EncodePolicy
 
-            encode: dict[str, Any] = {"message_encode_policy": TextBase64EncodePolicy()}
+            options = self._retry_soon(ExponentialRetry) | {
+                "message_encode_policy": TextBase64EncodePolicy()
+            }
             if self._settings.storage_account_url:
-                client = QueueClient(
-                    **self._account("queue"), queue_name=name, **encode, **self._retry()
-                )
+                client = QueueClient(**self._account("queue"), queue_name=name, **options)
             else:
-                client = QueueClient.from_connection_string(
-                    self._connection(), name, **encode, **self._retry()
-                )
+                client = QueueClient.from_connection_string(self._connection(), name, **options)
             with contextlib.suppress(ResourceExistsError):
                 client.create_queue()
             return client
