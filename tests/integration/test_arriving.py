@@ -37,9 +37,7 @@ def test_the_order_and_the_number_of_times_change_nothing(app: RunningApp, seed:
     assert review.integrity == ()
 
 
-def test_sending_a_reviewed_study_again_makes_no_new_generation(
-    app: RunningApp, seed: int
-) -> None:
+def test_sending_a_reviewed_study_again_makes_no_new_generation(app: RunningApp, seed: int) -> None:
     objects = studies.study_bytes(6, seed=seed, lesion=(2, 3))
     study = studies.new_uid("study", seed)
     app.send(study, objects)

@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import signal
-import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ from slicewatch.storage import REVIEWS
 from tests import studies
 from tests.integration.running_app import RunningApp, running_app, said
 
-SLICES = 60
-LESION = range(20, 31)
+SLICES = 40
+LESION = range(15, 21)
 
 
 @pytest.fixture(scope="module")
@@ -125,24 +124,16 @@ def test_slices_that_a_dead_host_did_not_take_come_after_its_restart(
     )
     fragile.kill_host()
     assert len(inventory.received(fragile.storage, study)) < len(objects)
-    restart(fragile)
+    fragile.stack.start_host()
     sender.join(60)
     assert not sender.is_alive(), "the sender could not send all"
     assert said(fragile.await_review(study)) == expected
 
 
-def restart(app: RunningApp) -> None:
-    """Start the host again while a sender knocks at its port."""
-    starting = threading.Thread(target=app.stack.start_host)
-    starting.start()
-    starting.join(60)
-    assert not starting.is_alive()
-
-
 def test_a_host_killed_while_a_reader_is_awaited_takes_the_decision_after_its_restart(
-    fragile: RunningApp, study: str, objects: dict[str, bytes]
+    fragile: RunningApp, study: str, seed: int
 ) -> None:
-    fragile.send(study, objects, chunk=SLICES)
+    fragile.send(study, studies.study_bytes(6, seed=seed, lesion=(2, 3)))
     review = fragile.await_review(study)
     (item,) = fragile.worklist(study)
     assert fragile.act(item.id, "claim", reader="reader-1").status_code == 200

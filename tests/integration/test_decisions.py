@@ -69,9 +69,7 @@ def test_of_many_simultaneous_claims_exactly_one_wins(app: RunningApp, item: Ite
     with ThreadPoolExecutor(len(readers)) as pool:
         answers = list(pool.map(lambda one: app.act(item.id, "claim", reader=one), readers))
     winners = [
-        reader
-        for reader, answer in zip(readers, answers, strict=True)
-        if answer.status_code == 200
+        reader for reader, answer in zip(readers, answers, strict=True) if answer.status_code == 200
     ]
     assert len(winners) == 1
     refused = [answer for answer in answers if answer.status_code != 200]
@@ -82,9 +80,7 @@ def test_of_many_simultaneous_claims_exactly_one_wins(app: RunningApp, item: Ite
     assert app.act(item.id, "claim", reader="another").status_code == 200
 
 
-def test_an_item_that_nobody_decides_rises_and_its_lane_is_told(
-    app: RunningApp, seed: int
-) -> None:
+def test_an_item_that_nobody_decides_rises_and_its_lane_is_told(app: RunningApp, seed: int) -> None:
     study = studies.new_uid("study", seed)
     objects = studies.study_bytes(4, seed=seed)
     changed = studies.to_bytes(studies.ct_image(seed=seed, number=2, SeriesDescription="other"))
