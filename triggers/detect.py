@@ -86,8 +86,10 @@ def _reference(body: bytes) -> tuple[str, str]:
     except (ValueError, RecursionError):
         given = None
     blob = given.get("blob") if isinstance(given, dict) and given.keys() == {"blob"} else None
-    container, _, name = blob.partition("/") if isinstance(blob, str) else ("", "", "")
-    if not container or not name or "://" in blob or len(name) > 1024:
+    if not isinstance(blob, str) or "://" in blob:
+        blob = ""
+    container, _, name = blob.partition("/")
+    if not container or not name or len(name) > 1024:
         raise Problem(
             400,
             "bad-reference",
