@@ -187,6 +187,7 @@ class UltralyticsDetector:
                     imgsz=self.model.input_size,
                     conf=self.model.threshold,
                     max_det=_MAX_DETECTIONS,
+                    nms=False,  # the end-to-end head, which is exported too; not the default
                     device="cpu",
                     verbose=False,
                 )

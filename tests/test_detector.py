@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import shutil
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,13 @@ import pytest
 from numpy.typing import NDArray
 
 from slicewatch import detector
-from slicewatch.detector import MAX_BATCH, OnnxDetector, detections, detector_for
+from slicewatch.detector import (
+    MAX_BATCH,
+    OnnxDetector,
+    UltralyticsDetector,
+    detections,
+    detector_for,
+)
 from slicewatch.model_registry import Model, ModelError, Registry
 from slicewatch.pixels import letterbox
 from tests.tiny_model import LABEL, tiny_graph, write_tiny_model
@@ -215,3 +223,31 @@ def test_pt_weights_without_ultralytics_say_what_to_install(tmp_path: Path) -> N
     with pytest.raises(ModelError, match=r"requirements-train\.txt") as caught:
         detector_for(load(description))
     assert caught.value.key == "weights"
+
+
+@pytest.mark.training
+@pytest.mark.filterwarnings("ignore")  # the exporter traces with many
+def test_pt_weights_and_their_export_find_the_same(tmp_path: Path) -> None:
+    """Untrained weights serve as well: what counts is that both ways use one head."""
+    ultralytics = pytest.importorskip("ultralytics")
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(3)
+    network = ultralytics.YOLO("yolo26n.yaml")
+    weights = tmp_path / f"{tmp_path.name}.pt"
+    network.save(weights)
+    exported = Path(network.export(format="onnx", imgsz=64, dynamic=True, nms=False))
+    described = load(write_tiny_model(tmp_path / "tiny", threshold=1e-4))
+    rng = np.random.default_rng(5)
+    images = [rng.integers(0, 256, (70 + 9 * n, 64), np.uint8) for n in range(5)]
+    found = []
+    for path, backend in ((weights, UltralyticsDetector), (exported, OnnxDetector)):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        classes = tuple(network.names.values())
+        model = replace(described, weights=path, sha256=digest, classes=classes)
+        found.append(backend(model, threads=1).detect(images))
+    for one, other in zip(*found, strict=True):
+        assert one
+        assert len(one) == len(other)
+        for a, b in zip(one, other, strict=True):
+            assert abs(a.score - b.score) < 0.01
+            assert np.abs(np.subtract(a.box, b.box)).max() < 1
