@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from slicewatch import dataset, dicom, pixels
 from slicewatch.dataset import Inspected, LabelMap, Plan, Reject
@@ -23,7 +22,7 @@ from slicewatch.model_registry import Model
 from slicewatch.records import Detection, Geometry, Outcome, SliceResult
 from training.metrics import Slice
 from training.progress import Progress
-from training.sources import BadSource
+from training.sources import BadSource, read_gray
 
 FLOOR = 0.01
 """Detections below this score are not looked at: they change no figure."""
@@ -203,10 +202,7 @@ def _layout_frames(
 
 
 def _layout_frame(path: Path, label: Path, entry: Entry | None, model: Model) -> _Frame:
-    try:
-        gray = np.asarray(Image.open(path).convert("L"))
-    except (OSError, UnidentifiedImageError) as error:
-        raise ValueError("the picture does not decode") from error
+    gray = read_gray(path)
     text = label.read_text("utf-8") if label.is_file() else ""
     fault = check_label(text, len(model.classes))
     if fault:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from training.domains import BRAIN, DOMAINS, SOFT_TISSUE, Domain
 from training.prepare import Prepared, prepare
-from training.sources import BadSource
+from training.sources import BadSource, read_gray
 
 type Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -205,15 +206,13 @@ def _export(
     return files.toml
 
 
-def calibration_pictures(data: Path) -> list[np.ndarray[Any, np.dtype[np.uint8]]]:
+def calibration_pictures(data: Path) -> list[NDArray[np.uint8]]:
     """Every n-th training picture, about `CALIBRATION_SLICES` of them."""
-    from PIL import Image
-
     pictures = sorted((data / "images" / "train").glob("*.png"))
     if not pictures:
         raise BadSource(f"{data} holds no training pictures to calibrate with")
     step = max(1, len(pictures) // CALIBRATION_SLICES)
-    return [np.asarray(Image.open(path).convert("L")) for path in pictures[::step]]
+    return [read_gray(path) for path in pictures[::step]]
 
 
 def _add_all(commands: Subparsers) -> None:

@@ -69,7 +69,7 @@ RECIPE: Mapping[str, Any] = MappingProxyType(
 SOFT_TISSUE = Domain(
     name="soft-tissue",
     classes=("soft_tissue_mass",),
-    size=224,
+    size=160,
     labels=LabelMap(((r"GTV.*|.*mass.*|.*tumou?r.*", "soft_tissue_mass"),)),
     intensities=MappingProxyType({"CT": "ct_soft_tissue", "": "mr_percentile"}),
     series="""\
@@ -91,7 +91,7 @@ BodyPartExamined = {not = {matches = "(?i)brain|head|skull|neuro|cereb"}}
 BRAIN = Domain(
     name="brain",
     classes=("meningioma", "glioma", "pituitary"),
-    size=224,
+    size=192,
     labels=LabelMap(
         (
             (r".*meningioma.*", "meningioma"),

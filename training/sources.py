@@ -131,12 +131,24 @@ def masked_pictures(
     for row in Progress(rows, "rendering"):
         source = f"images/{row['sample_id']}.jpg"
         try:
-            gray = np.asarray(Image.open(folder / source).convert("L"))
-            mask = np.asarray(Image.open(folder / "masks" / f"{row['sample_id']}.jpg").convert("L"))
+            gray = read_gray(folder / source)
+            mask = read_gray(folder / "masks" / f"{row['sample_id']}.jpg")
             yield _masked(row, source, gray, mask, domain, validation_share)
-        except (OSError, UnidentifiedImageError, BadAnnotation) as error:
-            reason = str(error) if isinstance(error, BadAnnotation) else "does not decode"
-            findings.drop(source, reason)
+        except (ValueError, BadAnnotation) as error:
+            findings.drop(source, str(error))
+
+
+def read_gray(path: Path) -> NDArray[np.uint8]:
+    """A picture file as gray (rows, columns).
+
+    Raises:
+        ValueError: it is missing or does not decode.
+    """
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("L"))
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise ValueError(f"the picture {path.name} does not decode") from error
 
 
 def _masked(
