@@ -8,7 +8,8 @@ is one modality of one study.
 * false flags: findings that the policy flags and that touch no lesion, per unit;
 * specificity: units without a lesion that raise no flag;
 * free stretches: runs of at least `STRETCH` slices without a lesion, judged as if each were a
-  study. Where every study holds a lesion, they are the only evidence of specificity.
+  study; the `MARGIN` slices next to a lesion are left out, for its poles fade and who outlined it
+  stopped somewhere. Where every study holds a lesion, they are the only evidence of specificity.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from training.cases import Case, with_detections
 from training.metrics import Floats, Interval, iou_matrix, wilson
 
 STRETCH = 6
+MARGIN = 2
 MAX_FALSE_FLAGS = 0.1
 THRESHOLDS: Floats = np.round(np.arange(0.05, 0.951, 0.025), 3)
 _TOUCH = 0.1
@@ -129,9 +131,12 @@ def free_stretches(unit: Sequence[Case]) -> Iterator[list[Case]]:
         series[case.result.series_instance_uid].append(case)
     for slices in series.values():
         ordered = sorted(slices, key=lambda item: item.order)
-        for lesion, run in groupby(ordered, key=lambda case: bool(case.truth)):
-            members = list(run)
-            if not lesion and len(members) >= STRETCH:
+        lesions = [place for place, case in enumerate(ordered) if case.truth]
+        near = {place + step for place in lesions for step in range(-MARGIN, MARGIN + 1)}
+        runs = groupby(enumerate(ordered), key=lambda item: item[0] in near)
+        for beside_lesion, run in runs:
+            members = [case for _, case in run]
+            if not beside_lesion and len(members) >= STRETCH:
                 yield members
 
 

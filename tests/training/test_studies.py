@@ -87,8 +87,9 @@ def test_specificity_is_of_units_without_a_lesion() -> None:
 
 
 def test_free_stretches_are_the_long_runs_without_a_lesion() -> None:
-    cases = stack("a", truth=dict.fromkeys((3, 4, 12), LESION), found={})
-    assert [len(stretch) for stretch in free_stretches(cases)] == [7, 7]
+    cases = stack("a", truth=dict.fromkeys((1, 2, 12), LESION), found={}, slices=21)
+    found = [[case.order for case in stretch] for stretch in free_stretches(cases)]
+    assert found == [[15, 16, 17, 18, 19, 20]]  # 5 to 9 are too few, and 13 and 14 too near
 
 
 def point(threshold: float, found: int, false_flags: int) -> Flags:
