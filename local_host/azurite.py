@@ -1,9 +1,11 @@
 """Azurite, the storage emulator, as a child process: what a laptop and the tests store in."""
 
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -28,6 +30,11 @@ def _find_azurite() -> str:
             "`npm install` in the project's folder"
         )
     return found
+
+
+def _path_with_node() -> str:
+    """The PATH, and behind it the folder of this Python: Node from PyPI lies there."""
+    return os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
 
 
 def _free_ports(count: int) -> list[int]:
@@ -85,6 +92,7 @@ class Azurite:
                 stdout=output,
                 stderr=output,
                 cwd=self._scratch.name,
+                env={**os.environ, "PATH": _path_with_node()},
             )
         try:
             self._wait_until_it_answers()

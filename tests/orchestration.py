@@ -19,8 +19,8 @@ from durabletask.worker import TaskHubGrpcWorker
 
 from orchestrators.review_study import review_study
 from slicewatch.records import (
-    AssessRequest,
     Assessment,
+    AssessRequest,
     BatchRequest,
     BatchResult,
     Escalation,
