@@ -7,6 +7,7 @@ StudyInstanceUID, which a reader's client needs to fetch the images.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Iterator
@@ -70,7 +71,7 @@ def items_of(review: Review, instance_id: str, now: datetime) -> Iterator[Item]:
     """The items that a review asks for: one a lane, with ids that depend on nothing else."""
     for flag in review.lanes:
         yield Item(
-            id=f"{instance_id}-{review.generation}-{flag.lane}",
+            id=_id(review, instance_id, flag.lane),
             study=review.study_instance_uid,
             generation=review.generation,
             lane=flag.lane,
@@ -79,6 +80,19 @@ def items_of(review: Review, instance_id: str, now: datetime) -> Iterator[Item]:
             rules=flag.rules,
             created=now.isoformat(timespec="milliseconds"),
         )
+
+
+def of_review(storage: Storage, review: Review, instance_id: str) -> list[Item]:
+    """The items of one generation as they stand; fewer than its lanes before it is published."""
+    found = []
+    for flag in review.lanes:
+        with contextlib.suppress(NoSuchItem):
+            found.append(get(storage, _id(review, instance_id, flag.lane)))
+    return found
+
+
+def _id(review: Review, instance_id: str, lane: Lane) -> str:
+    return f"{instance_id}-{review.generation}-{lane}"
 
 
 def add(storage: Storage, item: Item) -> Item:

@@ -8,7 +8,7 @@ import azure.durable_functions as df
 import azure.functions as func
 from durabletask.client import OrchestrationState
 
-from slicewatch import inventory, storage
+from slicewatch import inventory, storage, worklist
 from slicewatch.records import Review, StudyStatus
 from triggers.admission import is_known, progress_of
 from triggers.responses import answers_problems, as_json, study_of, unknown_study
@@ -22,8 +22,8 @@ bp = df.Blueprint()
 def study_status(req: func.HttpRequest, client: df.SyncDurableFunctionsClient) -> func.HttpResponse:
     """Status, progress and the summary of the latest review.
 
-    ``status`` is the orchestration's while there is one, else the review's. 404: nothing of the
-    study was received.
+    ``status`` is the orchestration's while there is one, else the review's; of a flagged study,
+    how far its readers are. 404: nothing of the study was received.
     """
     study = study_of(req)
     store = storage.current()
@@ -32,16 +32,29 @@ def study_status(req: func.HttpRequest, client: df.SyncDurableFunctionsClient) -
     if state is None and review is None and not is_known(store, study):
         raise unknown_study()
     progress = progress_of(state)
-    standing = progress.get("status") or (review.status if review else StudyStatus.RECEIVING)
     return as_json(
         {
             "study": study,
-            "status": standing,
+            "status": _standing(store, progress, review),
             "progress": progress or None,
             "orchestration": _orchestration(state),
             "review": _summary(review),
         }
     )
+
+
+def _standing(
+    store: storage.Storage, progress: dict[str, Any], review: Review | None
+) -> StudyStatus:
+    status = StudyStatus(progress.get("status") or (review.status if review else "receiving"))
+    if status is not StudyStatus.FLAGGED or review is None:
+        return status
+    # The items know more than an orchestration whose event is on its way, or that is long gone.
+    instance = inventory.instance_id(review.study_instance_uid)
+    states = {item.state for item in worklist.of_review(store, review, instance)}
+    if states == {"decided"}:
+        return StudyStatus.REVIEWED
+    return StudyStatus.IN_REVIEW if states & {"claimed", "decided"} else status
 
 
 def _orchestration(state: OrchestrationState | None) -> dict[str, Any] | None:
