@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import stat
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +14,7 @@ from slicewatch import stow
 from slicewatch.records import Reason, StudyStatus
 from slicewatch.storage import INCOMING
 from tests import studies
+from tests.integration.archives import archive
 from tests.integration.running_app import RunningApp
 
 STORED, FAILED, OTHER_FAILURES = "00081199", "00081198", "0008119A"
@@ -214,18 +212,6 @@ def test_a_malformed_close_answers_400_and_closes_nothing(app: RunningApp, seed:
 
 
 # --- archives -------------------------------------------------------------------------------------
-
-
-def archive(entries: Mapping[str, bytes], links: tuple[str, ...] = ()) -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as writer:
-        for name, data in entries.items():
-            entry = zipfile.ZipInfo(name)
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            kind = stat.S_IFLNK if name in links else stat.S_IFREG
-            entry.external_attr = (kind | 0o644) << 16
-            writer.writestr(entry, data)
-    return out.getvalue()
 
 
 def upload(app: RunningApp, data: bytes, content_type: str = "application/zip") -> httpx.Response:

@@ -32,6 +32,7 @@ def test_a_decision_makes_the_study_reviewed(app: RunningApp, study: str, item: 
     assert claimed.status_code == 200
     assert (claimed.json()["state"], claimed.json()["holder"]) == ("claimed", "reader-1")
     assert app.act(item.id, "claim", reader="reader-1").status_code == 200
+    assert app.status(study)["status"] == "in_review"
 
     second = app.act(item.id, "claim", reader="reader-2")
     assert second.status_code == 409
@@ -77,6 +78,7 @@ def test_of_many_simultaneous_claims_exactly_one_wins(app: RunningApp, item: Ite
     assert {answer.json()["item"]["holder"] for answer in refused} == set(winners)
     released = app.act(item.id, "release", reader=winners[0])
     assert released.json()["state"] == "open"
+    assert app.status(item.study)["status"] == "flagged"
     assert app.act(item.id, "claim", reader="another").status_code == 200
 
 
@@ -120,7 +122,7 @@ def test_a_study_of_two_lanes_is_reviewed_when_both_have_decided(
     clinical, forensic = app.worklist(study)
     assert (clinical.lane, forensic.lane) == (Lane.CLINICAL, Lane.FORENSIC)
     app.decide(clinical.id)
-    assert app.status(study)["status"] == "flagged"
+    assert app.status(study)["status"] == "in_review"
     app.decide(forensic.id, reader="reader-2")
     app.await_status(study, "reviewed")
     app.await_end(study)

@@ -6,8 +6,8 @@ from slicewatch import inventory
 from slicewatch.records import StudyStatus
 from slicewatch.storage import DROPBOX
 from tests import studies
+from tests.integration.archives import archive
 from tests.integration.running_app import RunningApp
-from tests.integration.test_bad_input import archive
 
 
 def drop(app: RunningApp, name: str, data: bytes) -> None:

@@ -13,6 +13,7 @@ from tests import studies
 from tests.integration.running_app import RunningApp
 
 SLICES = 2_000
+LESION = range(1_000, 1_031)
 LARGEST_MESSAGE = 16 << 10
 MOST_EVENTS_A_SLICE = 0.5
 
@@ -42,22 +43,44 @@ def messages(instance: dict[str, Any]) -> list[str]:
     return [one if isinstance(one, str) else json.dumps(one) for one in payloads if one is not None]
 
 
+def large_study(seed: int) -> tuple[str, dict[str, bytes]]:
+    """A study and its slices of 32 x 32 pixels by SOP instance UID, made from one that is
+    written properly: its numbers are replaced by others of the same length.
+    """
+    first = studies.ct_image(studies.body_slice(32, 32), seed=seed, number=1000)
+    first.SOPInstanceUID = "2.25.100000"
+    template = studies.to_bytes(first)
+    pixels = first.PixelData
+    objects = {}
+    for n in range(SLICES):
+        uid, number, position = f"2.25.{100_000 + n}", f"{1000 + n}", f"{3.0 * (1000 + n)}"
+        shown = studies.body_slice(32, 32, seed=seed + n, lesion=n in LESION)
+        objects[uid] = (
+            template.replace(b"2.25.100000", uid.encode())
+            .replace(b"\\3000.0", b"\\" + position.encode())
+            .replace(b"IS\4\0" + b"1000", b"IS\4\0" + number.encode())
+            .replace(pixels, shown.tobytes())
+        )
+    assert {len(one) for one in objects.values()} == {len(template)}
+    return first.StudyInstanceUID, objects
+
+
 def test_messages_stay_small_and_the_history_short(tmp_path: Path, models: Path, seed: int) -> None:
     settings = {
         # As shipped: a short pause between inventories would be a longer history.
         "SLICEWATCH_POLL_SECONDS": "",
         "SLICEWATCH_MAX_POLL_SECONDS": "",
         "SLICEWATCH_BATCH_WAIT_SECONDS": "",
+        "SLICEWATCH_SWEEP_SCHEDULE": "",
     }
-    lesion = range(1_000, 1_031)
-    series = studies.ct_series(SLICES, seed=seed, rows=32, columns=32, lesion=lesion)
-    objects = {one.SOPInstanceUID: studies.to_bytes(one) for one in series}
-    study = studies.new_uid("study", seed)
+    study, objects = large_study(seed)
     with RunningApp(tmp_path, models, settings) as app:
         app.send(study, objects, chunk=250)
         review = app.await_review(study, seconds=120)
         assert review.coverage.screened == SLICES
         assert review.status is StudyStatus.FLAGGED
+        assert len(review.findings[0].slices) == len(LESION)
+        assert review.integrity == ()
         app.decide(app.worklist(study)[0].id)
         app.await_end(study)
         instance = app.instance(
