@@ -8,6 +8,8 @@ pixel edges of the source frame, ``(x1, y1, x2, y2)``, as in `slicewatch.records
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +22,23 @@ from slicewatch.records import Box, Geometry
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
+
+_MAX_MASK_PIXELS = 1 << 29
+"""Bound on rows × columns × frames of a segmentation, which is unpacked as a whole."""
+
+DAMAGED = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,  # NotImplementedError: a value representation that is none
+    TypeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
+"""What pydicom raises when it meets a damaged object, at once or when an element is first used."""
 
 
 class BadAnnotation(Exception):
@@ -58,9 +77,10 @@ def regions_of(data: bytes) -> tuple[Region, ...]:
 
     try:
         file = pydicom.dcmread(io.BytesIO(data), force=False)
-    except (InvalidDicomError, EOFError, OSError, ValueError) as error:
+        modality = file.get("Modality")
+    except (InvalidDicomError, *DAMAGED) as error:
         raise BadAnnotation("the annotation is no readable DICOM file") from error
-    match file.get("Modality"):
+    match modality:
         case "RTSTRUCT":
             return _contours(file)
         case "SEG":
@@ -83,7 +103,7 @@ def _contours(file: Dataset) -> tuple[Region, ...]:
                 if contour.get("ContourGeometricType", "CLOSED_PLANAR") == "CLOSED_PLANAR"
             ]
             regions.append(Region(named[int(roi.ReferencedROINumber)], tuple(outlines)))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except DAMAGED as error:
         raise BadAnnotation("the structure set's contours are incomplete or malformed") from error
     return tuple(regions)
 
@@ -92,6 +112,8 @@ def _segments(file: Dataset) -> tuple[Region, ...]:
     """Segmentation module, PS3.3 section C.8.20.2: each frame is one segment on one plane."""
     try:
         names = {int(s.SegmentNumber): str(s.get("SegmentLabel", "")) for s in file.SegmentSequence}
+        if file.Rows * file.Columns * int(file.get("NumberOfFrames") or 1) > _MAX_MASK_PIXELS:
+            raise BadAnnotation(f"the segmentation has more than {_MAX_MASK_PIXELS} pixels")
         masks = np.asarray(file.pixel_array).reshape(-1, file.Rows, file.Columns)
         if file.SegmentationType == "FRACTIONAL":
             masks = masks * 2 > int(file.MaximumFractionalValue)
@@ -104,7 +126,7 @@ def _segments(file: Dataset) -> tuple[Region, ...]:
             box = mask_box(mask > 0)
             if box is not None:
                 outlines[names[number]].append(_corners(box, own, shared))
-    except (AttributeError, KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+    except DAMAGED as error:
         raise BadAnnotation("the segmentation is incomplete or does not decode") from error
     return tuple(Region(name, tuple(outlines[name])) for name in dict.fromkeys(names.values()))
 
@@ -128,6 +150,28 @@ def _corners(box: Box, own: Dataset, shared: Dataset) -> NDArray[np.float64]:
             for x, y in ((x1, y1), (x2, y1), (x2, y2), (x1, y2))
         ]
     )
+
+
+def yolo_boxes(text: str, classes: Sequence[str], rows: int, columns: int) -> tuple[Annotated, ...]:
+    """Boxes of a YOLO label file: ``class x y width height`` a line, shares of the frame.
+
+    Raises:
+        BadAnnotation: a line is not of that form, or of a class that is not in `classes`.
+    """
+    boxes = []
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            index, x, y, width, height = (float(word) for word in line.split())
+            if index != int(index) or not 0 <= index < len(classes):
+                raise ValueError
+        except (ValueError, OverflowError) as error:
+            raise BadAnnotation(
+                f"line {number} is not 'class x y width height' of classes 0 to {len(classes) - 1}"
+            ) from error
+        edges = x - width / 2, y - height / 2, x + width / 2, y + height / 2
+        box = edges[0] * columns, edges[1] * rows, edges[2] * columns, edges[3] * rows
+        boxes.append(Annotated(classes[int(index)], box))
+    return tuple(boxes)
 
 
 def place(

@@ -17,17 +17,30 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from slicewatch import dicom, pixels
-from slicewatch.annotations import Annotated, BadAnnotation, Region, place, regions_of
+from slicewatch.annotations import (
+    DAMAGED,
+    Annotated,
+    BadAnnotation,
+    Region,
+    place,
+    regions_of,
+)
 from slicewatch.limits import DEFAULT_LIMITS, Limits, Rejected
-from slicewatch.records import Box, Geometry, Record, Review
+from slicewatch.records import Box, Geometry, Reason, Record, Review
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 TRAIN, VALIDATION = "train", "val"
+UNANNOTATED = "nothing was drawn on its series"
+REPEATED = "same instance as"
 _SALT = "slicewatch"
 _ANNOTATION_MODALITIES = frozenset({"RTSTRUCT", "SEG"})
 
@@ -190,17 +203,26 @@ def _identity(data: bytes) -> tuple[str, tuple[str, ...]]:
     """Patient id with its issuer, and the series that an annotation says it was drawn on."""
     import pydicom
 
-    file = pydicom.dcmread(
-        io.BytesIO(data),
-        force=True,
-        stop_before_pixels=True,
-        specific_tags=[
-            "PatientID",
-            "IssuerOfPatientID",
-            "ReferencedFrameOfReferenceSequence",
-            "ReferencedSeriesSequence",
-        ],
-    )
+    try:
+        file = pydicom.dcmread(
+            io.BytesIO(data),
+            force=True,
+            stop_before_pixels=True,
+            specific_tags=[
+                "PatientID",
+                "IssuerOfPatientID",
+                "ReferencedFrameOfReferenceSequence",
+                "ReferencedSeriesSequence",
+            ],
+        )
+        return _identity_of(file)
+    except DAMAGED as error:
+        raise Rejected(
+            Reason.BAD_HEADER, "the patient's id or the referenced series do not parse"
+        ) from error
+
+
+def _identity_of(file: Dataset) -> tuple[str, tuple[str, ...]]:
     # Without an issuer the id stands alone, so that data sets split the same way by hand.
     patient = f"{file.get('IssuerOfPatientID') or ''}{file.get('PatientID') or ''}"
     series = [
@@ -292,9 +314,7 @@ def plan(
         for order, member in _by_position(known):
             frames = [f for f in member.frames if (member.sop_instance_uid, f.number) in boxes]
             planned.append(_planned(member, frames, order, boxes))
-        notes.rejects += [
-            Reject(m.source, "nothing was drawn on its series") for m in members if m not in known
-        ]
+        notes.rejects += [Reject(m.source, UNANNOTATED) for m in members if m not in known]
     return Plan(tuple(planned), tuple(notes.rejects), tuple(notes.remarks))
 
 
@@ -303,7 +323,7 @@ def _distinct(members: list[Inspected], notes: _Notes) -> list[Inspected]:
     for member in members:
         if member.sop_instance_uid in kept:
             first = kept[member.sop_instance_uid].source
-            notes.rejects.append(Reject(member.source, f"same instance as {first}"))
+            notes.rejects.append(Reject(member.source, f"{REPEATED} {first}"))
         else:
             kept[member.sop_instance_uid] = member
     return list(kept.values())

@@ -15,8 +15,11 @@ from dataclasses import dataclass, fields
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from slicewatch.dataset import TRAIN, VALIDATION, Example, Reject
+from slicewatch.dataset import REPEATED, TRAIN, UNANNOTATED, VALIDATION, Example, Reject
 from slicewatch.pixels import PADDING
+
+MAX_LOST_SHARE = 0.1
+"""Above this share of lost sources a data set misleads: what was lost may not be lost by chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,27 @@ def read_manifest(text: str) -> list[Entry]:
     if missing:
         raise ValueError(f"the manifest lacks the columns {', '.join(sorted(missing))}")
     return [Entry(**{name: row[name] or "" for name in FIELDS}) for row in reader]
+
+
+def yaml_text(classes: Sequence[str]) -> str:
+    """The description of a data set as Ultralytics reads it, paths relative to the data set."""
+    names = "".join(f"  {index}: {name}\n" for index, name in enumerate(classes))
+    return f"train: images/train\nval: images/val\nnames:\n{names}"
+
+
+def check_losses(rejects: Iterable[Reject], sources: int) -> list[Reject]:
+    """A problem when too many sources were lost.
+
+    One that nobody annotated, or that came twice, is no loss.
+    """
+    lost = {
+        reject.source
+        for reject in rejects
+        if reject.reason != UNANNOTATED and not reject.reason.startswith(REPEATED)
+    }
+    if len(lost) <= MAX_LOST_SHARE * max(sources, 1):
+        return []
+    return [Reject("sources", f"{len(lost)} of {sources} were lost; see what was rejected")]
 
 
 def check_label(text: str, classes: int) -> str | None:

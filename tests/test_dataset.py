@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import math
@@ -17,8 +18,17 @@ from pydicom import Dataset
 from pydicom.sequence import Sequence as ItemSequence
 
 from slicewatch import detector as detector_module
-from slicewatch.annotations import BadAnnotation, Region, mask_box, place, regions_of
+from slicewatch.annotations import (
+    BadAnnotation,
+    Region,
+    mask_box,
+    place,
+    regions_of,
+    yolo_boxes,
+)
 from slicewatch.dataset import (
+    REPEATED,
+    UNANNOTATED,
     Inspected,
     Labelled,
     LabelMap,
@@ -34,6 +44,7 @@ from slicewatch.dataset_checks import (
     Entry,
     check,
     check_label,
+    check_losses,
     entry_of,
     manifest_text,
     picture_digest,
@@ -434,3 +445,64 @@ def test_records_of_a_plan_come_back_from_json() -> None:
     result, _ = planned(images, structures)
     assert Plan.from_json(result.to_json()) == result
     assert Reject.from_json(Reject("a", "b").to_json()) == Reject("a", "b")
+
+
+# --- damaged objects ------------------------------------------------------------------------
+
+
+@given(
+    kind=st.sampled_from(("image", "contours", "segmentation")),
+    damage=st.lists(st.tuples(st.integers(132, 2500), st.integers(0, 255)), min_size=1, max_size=4),
+)
+def test_a_damaged_object_is_a_reject_whatever_the_damage(
+    kind: str, damage: list[tuple[int, int]]
+) -> None:
+    images = studies.ct_series(2, rows=16, columns=16)
+    mask = np.zeros((16, 16), np.uint8)
+    mask[3:8, 3:8] = 1
+    drawings = {
+        "image": images[0],
+        "contours": studies.rt_structure_set(references=images),
+        "segmentation": segmentation_on(images[1], mask),
+    }
+    data = bytearray(studies.to_bytes(drawings[kind]))
+    for position, value in damage:
+        data[position % len(data)] = value
+    found = inspect("damaged", bytes(data))
+    assert isinstance(found, Inspected | Reject)
+    if isinstance(found, Inspected) and found.is_annotation:
+        with contextlib.suppress(BadAnnotation):
+            regions_of(bytes(data))
+
+
+def test_a_patient_id_that_does_not_parse_is_a_reason() -> None:
+    image = studies.to_bytes(studies.ct_image())
+    start = image.index(b"ISO_IR 192")
+    found = inspect("image", image[:start] + b"XSO\0_R 192" + image[start + 10 :])
+    assert isinstance(found, Reject)
+    assert "patient's id" in found.reason
+
+
+def test_a_segmentation_of_absurd_size_is_not_unpacked() -> None:
+    dataset = studies.segmentation()
+    dataset.Rows, dataset.Columns, dataset.NumberOfFrames = 60_000, 60_000, 1
+    dataset.SegmentSequence = ItemSequence([Dataset()])
+    dataset.SegmentSequence[0].SegmentNumber = 1
+    dataset.SegmentationType = "BINARY"
+    with pytest.raises(BadAnnotation, match="more than"):
+        regions_of(studies.to_bytes(dataset))
+
+
+def test_yolo_labels_become_boxes_in_pixels_of_the_frame() -> None:
+    (one,) = yolo_boxes("1 0.5 0.5 0.5 0.25\n", ("a", "b"), rows=80, columns=40)
+    assert (one.name, one.box) == ("b", (10, 30, 30, 50))
+    for text in ("0 0.5 0.5 0.1", "2 0.5 0.5 0.1 0.1", "0.5 0.5 0.5 0.1 0.1", "nan 0 0 1 1"):
+        with pytest.raises(BadAnnotation, match="line 1 is not"):
+            yolo_boxes(text, ("a", "b"), 80, 40)
+
+
+def test_sources_that_were_lost_mislead_and_unannotated_ones_do_not() -> None:
+    unannotated = [Reject(f"u{n}", UNANNOTATED) for n in range(9)]
+    assert check_losses([*unannotated, Reject("r", f"{REPEATED} u1"), Reject("x", "bad")], 11) == []
+    problems = check_losses([Reject("x", "bad"), Reject("y", "bad")], 11)
+    assert [problem.reason for problem in problems] == ["2 of 11 were lost; see what was rejected"]

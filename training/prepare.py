@@ -10,12 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slicewatch.dataset import Example
-from slicewatch.dataset_checks import Entry, check, entry_of, manifest_text, picture_digest
+from slicewatch.dataset_checks import (
+    Entry,
+    check,
+    check_losses,
+    entry_of,
+    manifest_text,
+    picture_digest,
+    yaml_text,
+)
 from training.domains import Domain
 from training.sources import BadSource, Findings, dicom_folder, masked_pictures, phantoms
-
-MAX_REJECTED_SHARE = 0.1
-"""Above this share of rejected sources the data set is called misleading."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +65,11 @@ def prepare(
             continue
         _write(out, example)
         entries.append(entry_of(example))
-    problems = [f"{p.source}: {p.reason}" for p in check(entries, domain.classes)]
-    if len(findings.rejects) > MAX_REJECTED_SHARE * max(findings.sources, 1):
-        problems.append(f"{len(findings.rejects)} of {findings.sources} sources were rejected")
+    found = check(entries, domain.classes) + check_losses(findings.rejects, findings.sources)
+    problems = [f"{problem.source}: {problem.reason}" for problem in found]
     (out / "manifest.csv").write_text(manifest_text(entries), "utf-8")
     (out / "rejected.json").write_text(_report(findings, problems), "utf-8")
-    (out / "dataset.yaml").write_text(_yaml(domain), "utf-8")
+    (out / "dataset.yaml").write_text(yaml_text(domain.classes), "utf-8")
     counts = Counter((e.split, "positive" if e.classes else "negative") for e in entries)
     return Prepared(out, counts, len(findings.rejects), tuple(problems))
 
@@ -115,8 +119,3 @@ def _report(findings: Findings, problems: list[str]) -> str:
         },
         indent=1,
     )
-
-
-def _yaml(domain: Domain) -> str:
-    names = "".join(f"  {index}: {name}\n" for index, name in enumerate(domain.classes))
-    return f"train: images/train\nval: images/val\nnames:\n{names}"

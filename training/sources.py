@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from slicewatch import dataset, pixels
-from slicewatch.annotations import BadAnnotation, mask_box
+from slicewatch.annotations import BadAnnotation, mask_box, yolo_boxes
 from slicewatch.dataset import (
     TRAIN,
     Example,
@@ -68,9 +68,12 @@ def dicom_folder(
             annotations[source] = data
         elif (labels := path.with_suffix(".txt")).is_file():
             try:
-                drawn[found.sop_instance_uid, 1] = _yolo_boxes(labels, found, domain)
-            except ValueError as error:
+                text = labels.read_text("utf-8", "replace")
+                boxes = yolo_boxes(text, domain.classes, found.rows, found.columns)
+            except BadAnnotation as error:
                 findings.drop(f"{source} ({labels.name})", str(error))
+            else:
+                drawn[found.sop_instance_uid, 1] = [Labelled(b.name, b.box) for b in boxes]
     findings.sources += len(files)
     plan = dataset.plan(objects, annotations, domain.labels, drawn=drawn)
     findings.rejects += plan.rejects
@@ -82,20 +85,6 @@ def dicom_folder(
 def _may_be_dicom(path: Path) -> bool:
     other = {".txt", ".md", ".json", ".csv", ".toml", ".yaml", ".yml", ".png", ".jpg", ".zip"}
     return path.is_file() and path.suffix.lower() not in other and path.name != "DICOMDIR"
-
-
-def _yolo_boxes(path: Path, image: Inspected, domain: Domain) -> list[Labelled]:
-    boxes = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-        try:
-            index, x, y, width, height = (float(word) for word in line.split())
-            label = domain.classes[int(index)]
-        except (ValueError, IndexError) as error:
-            raise ValueError(f"line {number} is not 'class x y width height'") from error
-        left, right = (x - width / 2) * image.columns, (x + width / 2) * image.columns
-        top, bottom = (y - height / 2) * image.rows, (y + height / 2) * image.rows
-        boxes.append(Labelled(label, (left, top, right, bottom)))
-    return boxes
 
 
 def _rendered(
