@@ -84,7 +84,7 @@ def review_study(
     context: OrchestrationContext, plan: dict[str, Any]
 ) -> Generator[Task[Any], Any, dict[str, Any]]:
     """Stands in for the orchestration: says which events came, publishes and ends when told."""
-    status: dict[str, Any] = {"status": "screening", "published": False, "events": []}
+    status: dict[str, Any] = {"status": "screening", "published": False, "events": [], "marks": 0}
     waiting = {name: context.wait_for_external_event(name) for name in _EVENTS}
     while True:
         context.set_custom_status(status)
@@ -95,11 +95,13 @@ def review_study(
             return status
         if name == "test-publish":
             status |= {"status": "flagged", "published": True}
+        elif name == "test-mark":
+            status["marks"] += 1
         else:
             status["events"].append(name)
 
 
-_EVENTS = ("late", "close", "test-publish", "test-end")
+_EVENTS = ("late", "close", "test-publish", "test-mark", "test-end")
 
 
 @dataclass(frozen=True)
@@ -134,11 +136,10 @@ class Engine:
 
     def events(self, study: str) -> list[str]:
         """The events that came, once those that were raised before this call are among them."""
-        # Events keep their order, so one that this raises comes after all that were raised.
-        marks = self.wait(study, lambda status: status)["events"].count("close")
-        self._raise(study, "close")
-        found = self.wait(study, lambda status: status["events"].count("close") > marks)["events"]
-        return list(found[:-1])
+        # Events keep their order, so a mark that this raises comes after all that were raised.
+        marks = self.wait(study, lambda status: status)["marks"]
+        self._raise(study, "test-mark")
+        return list(self.wait(study, lambda status: status["marks"] > marks)["events"])
 
     def _raise(self, study: str, event: str) -> None:
         self.client.raise_orchestration_event(inventory.instance_id(study), event)
