@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pathspec
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -123,3 +124,28 @@ def test_no_file_is_called_utils_or_helpers() -> None:
     assert not [
         name for name in tracked if Path(name).stem in ("utils", "helpers", "util", "helper")
     ]
+
+
+def test_the_deployed_package_holds_the_app_and_nothing_else() -> None:
+    ignored = pathspec.GitIgnoreSpec.from_lines((ROOT / ".funcignore").read_text().splitlines())
+    packed = {
+        path.relative_to(ROOT).as_posix()
+        for folder in ROOT.iterdir()
+        for path in ([folder] if folder.is_file() else folder.rglob("*"))
+        if not folder.name.startswith((".venv", "node_modules", ".git", "runs"))
+        and path.is_file()
+        and not ignored.match_file(path.relative_to(ROOT))
+    }
+    tops = {name.split("/")[0] for name in packed}
+    assert tops <= {
+        "function_app.py", "host.json", "requirements.txt",
+        "activities", "models", "orchestrators", "slicewatch", "triggers",
+    }  # fmt: skip
+    assert "slicewatch/policies/default.toml" in packed
+    assert not [name for name in packed if name.endswith((".pt", ".pyc", ".md"))]
+
+
+def test_what_is_deployed_has_no_torch() -> None:
+    text = (ROOT / "requirements.txt").read_text("utf-8").lower()
+    for name in ("torch", "ultralytics", "opencv"):
+        assert not [line for line in text.splitlines() if line.startswith(name)]
