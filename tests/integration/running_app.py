@@ -182,9 +182,12 @@ class RunningApp:
 
     def instance(self, study: str, **query: str) -> dict[str, Any]:
         """The orchestration's state, from the host itself; empty when there is none."""
-        path = f"/runtime/webhooks/durabletask/instances/{inventory.instance_id(study)}"
-        answer = self.http.get(path, params=query)
+        answer = self.http.get(_instance_path(study), params=query)
         return {} if answer.status_code == 404 else dict(answer.json())
+
+    def purge(self, study: str) -> None:
+        """Have the host forget the study's orchestration, which has ended."""
+        assert self.http.delete(_instance_path(study)).status_code == 200
 
     def progress(self, study: str) -> dict[str, Any]:
         """The orchestration's custom status."""
@@ -271,6 +274,10 @@ def running_app(
     """The app as a fixture has it."""
     with RunningApp(folder, models, settings) as app:
         yield app
+
+
+def _instance_path(study: str) -> str:
+    return f"/runtime/webhooks/durabletask/instances/{inventory.instance_id(study)}"
 
 
 def _patiently(requests: Iterable[Callable[[], httpx.Response]]) -> None:

@@ -63,6 +63,8 @@ def test_a_decision_makes_the_study_reviewed(app: RunningApp, study: str, item: 
     assert again.status_code == 409, "a decision is final"
     waiting = app.http.get("/api/worklist").json()["items"]
     assert item.id not in [one["id"] for one in waiting]
+    app.purge(study)
+    assert app.status(study)["status"] == "reviewed", "also when its orchestration is forgotten"
 
 
 def test_of_many_simultaneous_claims_exactly_one_wins(app: RunningApp, item: Item) -> None:
