@@ -1,0 +1,1 @@
+"""Measurements of the pipeline against its ceiling; ``make bench`` runs them."""
