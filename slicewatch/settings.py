@@ -31,11 +31,12 @@ def _setting(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
+    secret: bool = False,
 ) -> Any:
     metadata = {
         "name": name, "description": description, "low": low, "high": high, "choices": choices,
     }  # fmt: skip
-    return dataclasses.field(default=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata, repr=not secret)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +188,24 @@ class Settings:
     max_escalation: int = _setting(
         "SLICEWATCH_MAX_ESCALATION", 3, "escalation levels; the last one stays", low=0, high=20
     )
+    # --- chain of custody
+    custody_key: str = _setting(
+        "SLICEWATCH_CUSTODY_KEY",
+        "",
+        "the Ed25519 private key that signs the custody log, as PEM text: on Azure a Key Vault "
+        "reference; empty, and no key file: entries are chained but not signed",
+        secret=True,
+    )
+    custody_key_file: str = _setting(
+        "SLICEWATCH_CUSTODY_KEY_FILE", "", "the same key in a PEM file; not both"
+    )
+    custody_checkpoint_storage: str = _setting(
+        "SLICEWATCH_CUSTODY_CHECKPOINT_STORAGE",
+        "",
+        "connection string of another storage account that keeps the checkpoints of the custody "
+        "logs, out of reach of those who can write to the first; empty: the same account",
+        secret=True,
+    )
     sweep_schedule: str = _setting(
         "SLICEWATCH_SWEEP_SCHEDULE",
         "0 */5 * * * *",
@@ -218,6 +237,10 @@ class Settings:
         if self.max_poll_s < self.poll_s:
             raise SettingError(
                 "SLICEWATCH_MAX_POLL_SECONDS is smaller than SLICEWATCH_POLL_SECONDS"
+            )
+        if self.custody_key and self.custody_key_file:
+            raise SettingError(
+                "SLICEWATCH_CUSTODY_KEY and SLICEWATCH_CUSTODY_KEY_FILE are both set; set one"
             )
 
 

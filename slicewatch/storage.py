@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -28,6 +28,8 @@ INCOMING = "incoming"
 REVIEWS = "reviews"
 QUARANTINE = "quarantine"
 DROPBOX = "dropbox"
+CUSTODY = "custody"
+CHECKPOINTS = "custody-checkpoints"
 WORKLIST = "worklist"
 
 # The well-known account of the storage emulator: "UseDevelopmentStorage=true" stands for it, and
@@ -136,6 +138,66 @@ class Storage:
             condition = {"etag": etag, "match_condition": MatchConditions.IfNotModified}
         with contextlib.suppress(BlobMissing), _faults(f"{container}/{name}"):
             self._container(container).delete_blob(name, **condition)
+
+    # --- blobs in pieces
+
+    def chunks(self, container: str, name: str) -> Iterator[bytes]:
+        """The blob's bytes, some MiB at a time. Raises `BlobMissing`, `StorageUnavailable`."""
+        with _faults(f"{container}/{name}"):
+            # One without a length is fetched whole when it is small, and in pieces when not.
+            yield from self._container(container).download_blob(name).chunks()
+
+    def read_from(self, container: str, name: str, offset: int) -> bytes:
+        """The bytes from an offset on; none when the blob ends before it.
+
+        Raises `BlobMissing`, `StorageUnavailable`.
+        """
+        from azure.core.exceptions import HttpResponseError
+
+        try:
+            with _faults(f"{container}/{name}"):
+                return self._container(container).download_blob(name, offset=offset).readall()
+        except HttpResponseError as error:
+            if error.status_code != 416:  # Range Not Satisfiable
+                raise
+            return b""
+
+    def create_append_blob(self, container: str, name: str) -> None:
+        """Make an empty append blob. Raises `Conflict` when the blob exists."""
+        from azure.core import MatchConditions
+
+        with _faults(f"{container}/{name}"):
+            blob = self._container(container).get_blob_client(name)
+            blob.create_append_blob(match_condition=MatchConditions.IfMissing)
+
+    def append(self, container: str, name: str, data: bytes, *, position: int) -> None:
+        """Append the bytes, all or none, if the append blob is `position` bytes long.
+
+        Raises:
+            Conflict: its length is another, also when the bytes were appended and the answer to
+                that got lost.
+            BlobMissing: there is no such blob.
+        """
+        with _faults(f"{container}/{name}"):
+            blob = self._container(container).get_blob_client(name)
+            blob.append_block(data, length=len(data), appendpos_condition=position)
+
+    def stage_block(self, container: str, name: str, block: str, data: bytes) -> None:
+        """Upload a block of a block blob that `commit_blocks` will make; ids of one length."""
+        with _faults(f"{container}/{name}"):
+            self._container(container).get_blob_client(name).stage_block(block, data, len(data))
+
+    def commit_blocks(
+        self, container: str, name: str, blocks: Sequence[str], *, content_type: str
+    ) -> None:
+        """Make a blob of the staged blocks, in this order; other staged blocks are dropped."""
+        from azure.storage.blob import BlobBlock, ContentSettings
+
+        with _faults(f"{container}/{name}"):
+            self._container(container).get_blob_client(name).commit_block_list(
+                [BlobBlock(block) for block in blocks],
+                content_settings=ContentSettings(content_type=content_type),
+            )
 
     # --- tables
 
