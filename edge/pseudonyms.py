@@ -1,0 +1,96 @@
+"""Replacements for what identifies: keyed hashes, so that the same value always has the same one,
+and a table on site that leads back. Neither key nor table leaves the site.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import sqlite3
+import threading
+import uuid
+from pathlib import Path
+
+_MIN_KEY_BYTES = 32
+_MAX_SHIFT_DAYS = 3650
+
+
+class KeyTooShort(Exception):
+    """The key could be guessed; the text says what to do."""
+
+
+class Pseudonyms:
+    """Safe under threads. `key` never changes: another key would give a patient another name.
+
+    Args:
+        table: SQLite file, readable for its owner only.
+
+    Raises:
+        KeyTooShort: fewer than 32 bytes.
+    """
+
+    def __init__(self, key: bytes, table: Path) -> None:
+        if len(key) < _MIN_KEY_BYTES:
+            raise KeyTooShort(
+                f"the key has {len(key)} bytes, at least {_MIN_KEY_BYTES} are needed:"
+                " make one with `openssl rand -hex 32`"
+            )
+        self._key = key
+        self._lock = threading.Lock()
+        table.touch(mode=0o600, exist_ok=True)
+        self._db = sqlite3.connect(table, isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS pseudonyms (kind TEXT NOT NULL, outside TEXT NOT NULL,"
+            " inside TEXT NOT NULL, PRIMARY KEY (kind, outside)) STRICT, WITHOUT ROWID"
+        )
+        self._noted: dict[tuple[str, str], str] = {}
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    def uid(self, inside: str) -> str:
+        """The UID that replaces one: under 2.25 (PS3.5 annex B.2)."""
+        digest = self._digest("uid", inside)
+        outside = f"2.25.{uuid.UUID(bytes=digest[:16], version=5).int}"
+        self._noted[("uid", outside)] = inside
+        return outside
+
+    def patient(self, issuer: str, patient_id: str) -> str:
+        """The Patient ID that replaces one: 16 letters and digits."""
+        digest = self._digest("patient", f"{issuer}\0{patient_id}")
+        outside = base64.b32encode(digest[:10]).decode()
+        self._noted[("patient", outside)] = f"{issuer}\\{patient_id}".strip("\\")
+        return outside
+
+    def shift_days(self, issuer: str, patient_id: str) -> int:
+        """By how many days a patient's dates move back: one number for all of them."""
+        digest = self._digest("shift", f"{issuer}\0{patient_id}")
+        return 1 + int.from_bytes(digest[:8]) % _MAX_SHIFT_DAYS
+
+    def save(self) -> None:
+        """Put what was given out since the last call into the table, in one transaction: it is on
+        the disk before anything leaves.
+        """
+        with self._lock:
+            noted, self._noted = self._noted, {}
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany(
+                "INSERT OR IGNORE INTO pseudonyms VALUES (?, ?, ?)",
+                [(kind, outside, inside) for (kind, outside), inside in noted.items()],
+            )
+            self._db.execute("COMMIT")
+
+    def inside(self, kind: str, outside: str) -> str | None:
+        """What a pseudonym stands for; `kind` is ``uid`` or ``patient``."""
+        with self._lock:
+            row = self._db.execute(
+                "SELECT inside FROM pseudonyms WHERE kind = ? AND outside = ?", (kind, outside)
+            ).fetchone()
+        return row[0] if row else None
+
+    def _digest(self, kind: str, text: str) -> bytes:
+        return hmac.digest(self._key, f"{kind}\0{text}".encode(), hashlib.sha256)
