@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from demo.scanner import find, send
 from demo.stack import ROOT
 from slicewatch.model_registry import Registry
@@ -16,7 +14,6 @@ from training.phantom import generate_study
 MODELS = ROOT / "models"
 
 
-@pytest.mark.skipif(not list(MODELS.glob("*.toml")), reason="models/ holds no model yet")
 def test_a_study_with_a_mass_is_flagged_and_its_clean_twin_is_not(tmp_path: Path) -> None:
     def review_of(app: RunningApp, *, lesions: bool) -> Review:
         folder = tmp_path / ("mass" if lesions else "clean")
