@@ -142,7 +142,7 @@ def _show(review: Review, storage: Storage) -> None:
 
 def _show_worklist(client: httpx.Client, url: str) -> None:
     items = client.get("/api/worklist").raise_for_status().json()["items"]
-    print(f"\nWorklist ({url}/api/worklist): {len(items)} items wait for a reader")
+    print(f"\nWorklist ({url}/api/worklist): {len(items)} to be read")
     for item in items:
         print(f"  {item['urgency']:3}  {item['lane']:8}  {item['state']:7}  {item['summary']}")
 
