@@ -4,15 +4,24 @@ import azure.durable_functions as df
 
 from activities import (
     assess_study,
+    batch_objects,
     escalate_item,
+    inspect_objects,
+    plan_dataset,
+    publish_dataset,
     publish_review,
+    render_examples,
     screen_slices,
     settle_study,
+    survey_inbox,
     take_inventory,
+    unpack_archive,
 )
-from orchestrators import review_study
+from orchestrators import prepare_dataset, review_study
 from slicewatch import model_registry, settings, triage
 from triggers import (
+    dataset_prepare,
+    dataset_status,
     detect,
     dropbox,
     health,
@@ -21,6 +30,7 @@ from triggers import (
     study_close,
     study_status,
     sweep,
+    training_inbox,
     worklist,
     worklist_claim,
     worklist_decision,
@@ -36,6 +46,8 @@ triage.current()
 app = df.DFApp()
 for module in (
     # the doors
+    dataset_prepare,
+    dataset_status,
     detect,
     dropbox,
     health,
@@ -44,18 +56,27 @@ for module in (
     study_close,
     study_status,
     sweep,
+    training_inbox,
     worklist,
     worklist_claim,
     worklist_decision,
     worklist_release,
     # the plan
+    prepare_dataset,
     review_study,
     # the work
     assess_study,
+    batch_objects,
     escalate_item,
+    inspect_objects,
+    plan_dataset,
+    publish_dataset,
     publish_review,
+    render_examples,
     screen_slices,
     settle_study,
+    survey_inbox,
     take_inventory,
+    unpack_archive,
 ):
     app.register_functions(module.bp)

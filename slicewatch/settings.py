@@ -97,7 +97,7 @@ class Settings:
     dropbox_source: str = _setting(
         "SLICEWATCH_DROPBOX_SOURCE",
         "LogsAndContainerScan",
-        "how blobs dropped into `dropbox` are noticed",
+        "how blobs dropped into `dropbox` or `training/inbox` are noticed",
         choices=("LogsAndContainerScan", "EventGrid"),
     )
     # --- collecting
@@ -212,6 +212,26 @@ class Settings:
         "NCRONTAB schedule of the sweep for studies that nothing works on",
     )
 
+    # --- data sets for training
+    training_quiet_s: float = _setting(
+        "SLICEWATCH_TRAINING_QUIET_SECONDS",
+        120.0,
+        "a data set is prepared when nothing came into its inbox for this long",
+        low=0.1,
+        high=86_400,
+    )
+    training_feedback: str = _setting(
+        "SLICEWATCH_TRAINING_FEEDBACK",
+        "off",
+        "whether decided worklist items become examples of a data set",
+        choices=("off", "on"),
+    )
+    training_feedback_dataset: str = _setting(
+        "SLICEWATCH_TRAINING_FEEDBACK_DATASET",
+        "reviewed",
+        "the data set that they become examples of",
+    )
+
     # --- single images
     detect_model: str = _setting(
         "SLICEWATCH_DETECT_MODEL",
@@ -237,6 +257,11 @@ class Settings:
         if self.max_poll_s < self.poll_s:
             raise SettingError(
                 "SLICEWATCH_MAX_POLL_SECONDS is smaller than SLICEWATCH_POLL_SECONDS"
+            )
+        if not _CONTAINER.fullmatch(self.training_feedback_dataset):
+            raise SettingError(
+                f"SLICEWATCH_TRAINING_FEEDBACK_DATASET is {self.training_feedback_dataset!r}; "
+                "expected 3 to 63 lower-case letters, digits and single hyphens"
             )
         if self.custody_key and self.custody_key_file:
             raise SettingError(

@@ -230,7 +230,11 @@ def engine(study: Study) -> Iterator[Engine]:
         backend.stop()
 
 
-def replay(history: Sequence[pb.HistoryEvent], instance: str = "replayed") -> None:
+def replay(
+    history: Sequence[pb.HistoryEvent],
+    instance: str = "replayed",
+    orchestrator: Callable[..., Any] = REVIEW_STUDY,
+) -> None:
     """Run the orchestrator again over every prefix of its history, as a host does after a restart.
 
     Fails when a turn schedules anything but what the history says that it scheduled.
@@ -244,7 +248,7 @@ def replay(history: Sequence[pb.HistoryEvent], instance: str = "replayed") -> No
             instanceId=instance, pastEvents=history[:start], newEvents=new
         )
         encoded = base64.b64encode(request.SerializeToString()).decode()
-        answer = DurableFunctionsWorker().execute_orchestration_request(REVIEW_STUDY, encoded)
+        answer = DurableFunctionsWorker().execute_orchestration_request(orchestrator, encoded)
         response = pb.OrchestratorResponse.FromString(base64.b64decode(answer))
         expected = [_scheduled(event) for event in turn if _kind(event) in _SCHEDULED]
         got = [_action(one) for one in response.actions]

@@ -26,12 +26,13 @@ from slicewatch.storage import DROPBOX, INCOMING, BlobMissing, Conflict, Storage
 
 _log = logging.getLogger(__name__)
 
-_ENDED = (
+ENDED = (
     OrchestrationStatus.COMPLETED,
     OrchestrationStatus.FAILED,
     OrchestrationStatus.TERMINATED,
 )
-_GONE = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION)
+"""Statuses of an orchestration whose instance id may be used again."""
+GONE = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION)
 
 
 def admit(
@@ -152,7 +153,7 @@ def ensure_review(
 def start_review(client: df.SyncDurableFunctionsClient, settings: Settings, study: str) -> None:
     """Start the study's orchestration unless it runs; one that ended is replaced."""
     # On Azure, host.json's overridableExistingInstanceStates says the same.
-    policy = OrchestrationIdReusePolicy(replaceableStatus=[status.value for status in _ENDED])
+    policy = OrchestrationIdReusePolicy(replaceableStatus=[status.value for status in ENDED])
     try:
         client.schedule_new_orchestration(
             "review_study",
@@ -170,7 +171,7 @@ def tell_review(client: df.SyncDurableFunctionsClient, study: str, event: str) -
     try:
         client.raise_orchestration_event(inventory.instance_id(study), event)
     except grpc.RpcError as error:
-        if error.code() not in _GONE:
+        if error.code() not in GONE:
             raise
         return False
     return True
@@ -178,7 +179,7 @@ def tell_review(client: df.SyncDurableFunctionsClient, study: str, event: str) -
 
 def is_running(state: OrchestrationState | None) -> bool:
     """Whether the orchestration is there and has not ended."""
-    return state is not None and state.runtime_status not in _ENDED
+    return state is not None and state.runtime_status not in ENDED
 
 
 def progress_of(state: OrchestrationState | None) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from datetime import UTC, datetime, timedelta
 import azure.durable_functions as df
 import azure.functions as func
 
-from slicewatch import inventory, settings, storage
+from slicewatch import dataset_store, inventory, settings, storage
 from slicewatch.storage import DROPBOX
 from triggers.admission import admit_dropped, ensure_review, is_running, progress_of
+from triggers.datasets import start_preparation
 
 bp = df.Blueprint()
 _log = logging.getLogger(__name__)
@@ -31,6 +32,10 @@ def sweep(timer: func.TimerRequest, client: df.SyncDurableFunctionsClient) -> No
     for study in inventory.open_studies(store):
         if not _is_cared_for(client, store, study):
             ensure_review(client, config, study)
+            woken += 1
+    for dataset in dataset_store.open_datasets(store):
+        if not is_running(client.get_orchestration_state(dataset_store.instance_id(dataset))):
+            start_preparation(client, config, dataset)
             woken += 1
     stale = [
         blob.name

@@ -1,0 +1,24 @@
+"""``render_examples``: the examples of one batch of a data set's images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import azure.durable_functions as df
+
+from slicewatch import settings, storage
+from slicewatch.records import PreparationStep
+
+bp = df.Blueprint()
+
+
+@bp.activity_trigger(input_name="step")
+def render_examples(step: dict) -> dict:  # type: ignore[type-arg]  # the worker wants bare types
+    """Input: `PreparationStep`; output: `StepCounts`; the examples go to the data set."""
+    from slicewatch import dataset_making
+
+    wanted = PreparationStep.from_json(step)
+    answer: dict[str, Any] = dataset_making.render(
+        storage.current(), settings.current(), wanted
+    ).to_json()
+    return answer
