@@ -7,19 +7,24 @@ severity. None of them says that a study is authentic, and silence does not say 
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from datetime import datetime, timedelta
 
 from slicewatch import dicom_times, spacing
+from slicewatch.checks import (
+    SEVERITIES,
+    Check,
+    Evidence,
+    Study,
+    objects,
+    odd_ones,
+    study_of,
+    usual,
+)
 from slicewatch.dicom_times import Span
 from slicewatch.records import UNIFORM_PIXELS, IntegrityIssue, SliceResult
-from slicewatch.stacks import SAME_PLANE_MM, Stack, distinct, is_placed, stacks
-
-SEVERITIES = ("info", "warning", "error")
-"""From the least to the most severe."""
+from slicewatch.stacks import SAME_PLANE_MM, is_placed
 
 CLOCK_TOLERANCE = timedelta(hours=1)
 """Clocks of scanners and information systems differ, also by a change to summer time."""
@@ -39,38 +44,6 @@ FOREIGN_PREAMBLES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Study:
-    """What the checks look at.
-
-    Attributes:
-        frames: one result a frame (or undecoded object), sorted by UIDs, frame and content.
-        series: the same by SeriesInstanceUID.
-        received: when the last object came, UTC; ``None`` when that is not known.
-    """
-
-    study_instance_uid: str
-    frames: tuple[SliceResult, ...]
-    series: dict[str, tuple[SliceResult, ...]]
-    stacks: tuple[Stack, ...]
-    received: datetime | None
-
-
-class Evidence(NamedTuple):
-    """What a check found: a sentence free of patient data, and the frames concerned."""
-
-    explanation: str
-    frames: Sequence[SliceResult]
-
-
-class Check(NamedTuple):
-    """One line of the table."""
-
-    code: str
-    severity: str
-    look: Callable[[Study], Iterable[Evidence]]
-
-
 def check(
     slices: Iterable[SliceResult],
     *,
@@ -88,7 +61,7 @@ def check(
     Returns:
         Issues, the most severe first; the same for every order of `slices`.
     """
-    study = _study(slices, study_instance_uid, received)
+    study = study_of(slices, study_instance_uid, received)
     issues = [
         _issue(line, evidence) for line in CHECKS for evidence in line.look(study)
     ]  # fmt: skip
@@ -100,22 +73,6 @@ def _rank(issue: IntegrityIssue) -> tuple[int, str, str, tuple[str, ...]]:
     return severity, issue.code, issue.series_instance_uid, issue.blobs
 
 
-def _study(
-    slices: Iterable[SliceResult], study_instance_uid: str, received: datetime | None
-) -> Study:
-    frames = distinct(slices)
-    series: dict[str, list[SliceResult]] = defaultdict(list)
-    for frame in frames:
-        series[frame.series_instance_uid].append(frame)
-    return Study(
-        study_instance_uid=study_instance_uid or _usual(one.study_instance_uid for one in frames),
-        frames=frames,
-        series={uid: tuple(series[uid]) for uid in sorted(series)},
-        stacks=stacks(frames)[0],
-        received=received.astimezone(UTC) if received else None,
-    )
-
-
 def _issue(line: Check, evidence: Evidence) -> IntegrityIssue:
     series = {frame.series_instance_uid for frame in evidence.frames}
     return IntegrityIssue(
@@ -125,26 +82,6 @@ def _issue(line: Check, evidence: Evidence) -> IntegrityIssue:
         series_instance_uid=series.pop() if len(series) == 1 else "",
         blobs=tuple(dict.fromkeys(frame.blob for frame in evidence.frames)),
     )
-
-
-def _usual(values: Iterable[str]) -> str:
-    """The most frequent value that is not empty; of equally frequent ones the first by name."""
-    counts = Counter(value for value in values if value)
-    return min(counts, key=lambda value: (-counts[value], value), default="")
-
-
-def _odd_ones(
-    frames: Iterable[SliceResult], value_of: Callable[[SliceResult], str]
-) -> list[SliceResult]:
-    """The frames whose value is neither empty nor the usual one."""
-    frames = list(frames)
-    usual = _usual(map(value_of, frames))
-    return [frame for frame in frames if value_of(frame) not in ("", usual)]
-
-
-def _objects(frames: Iterable[SliceResult]) -> str:
-    count = len({frame.blob for frame in frames})
-    return f"{count} object" if count == 1 else f"{count} objects"
 
 
 # --- identity ---------------------------------------------------------------------------------
@@ -178,29 +115,29 @@ def _patient(study: Study, frame: SliceResult) -> str:
 
 def _mixed_patients(study: Study) -> Iterator[Evidence]:
     for frames in study.series.values():
-        if odd := _odd_ones(frames, lambda frame: _patient(study, frame)):
+        if odd := odd_ones(frames, lambda frame: _patient(study, frame)):
             yield Evidence(
-                f"{_objects(odd)} of the series name another patient than the rest of it.", odd
+                f"{objects(odd)} of the series name another patient than the rest of it.", odd
             )
 
 
 def _mixed_patients_in_study(study: Study) -> Iterator[Evidence]:
     of_series = {
-        uid: _usual(_patient(study, frame) for frame in frames)
+        uid: usual(_patient(study, frame) for frame in frames)
         for uid, frames in study.series.items()
     }
-    usual = _usual(of_series[frame.series_instance_uid] for frame in study.frames)
+    main = usual(of_series[frame.series_instance_uid] for frame in study.frames)
     for uid, frames in study.series.items():
-        if of_series[uid] not in ("", usual):
+        if of_series[uid] not in ("", main):
             odd = [frame for frame in frames if _patient(study, frame) == of_series[uid]]
             yield Evidence("The series names another patient than the rest of the study.", odd)
 
 
 def _mixed_frames_of_reference(study: Study) -> Iterator[Evidence]:
     for frames in study.series.values():
-        if odd := _odd_ones(frames, lambda one: one.geometry.frame_of_reference_uid or ""):
+        if odd := odd_ones(frames, lambda one: one.geometry.frame_of_reference_uid or ""):
             yield Evidence(
-                f"{_objects(odd)} of the series have another frame of reference than the rest of"
+                f"{objects(odd)} of the series have another frame of reference than the rest of"
                 " it: their positions cannot be compared.",
                 odd,
             )
@@ -213,9 +150,7 @@ def _other_study(study: Study) -> Iterator[Evidence]:
         if frame.study_instance_uid not in ("", study.study_instance_uid)
     ]
     if odd:
-        yield Evidence(
-            f"{_objects(odd)} name another study than the one they are filed under.", odd
-        )
+        yield Evidence(f"{objects(odd)} name another study than the one they are filed under.", odd)
 
 
 def _misfiled(study: Study) -> Iterator[Evidence]:
@@ -229,9 +164,7 @@ def _misfiled(study: Study) -> Iterator[Evidence]:
         if is_name and all(own) and parts[1:] != own[1:]:
             odd.append(frame)
     if odd:
-        yield Evidence(
-            f"{_objects(odd)} carry other UIDs than the name they are stored under.", odd
-        )
+        yield Evidence(f"{objects(odd)} carry other UIDs than the name they are stored under.", odd)
 
 
 # --- what reading the file noticed ------------------------------------------------------------
@@ -245,7 +178,7 @@ def _preambles(study: Study, kinds: dict[str, str], consequence: str) -> Iterato
     for kind, name in kinds.items():
         if frames := _with_note(study, f"preamble:{kind}"):
             yield Evidence(
-                f"The preamble of {_objects(frames)} begins like {name}{consequence}", frames
+                f"The preamble of {objects(frames)} begins like {name}{consequence}", frames
             )
 
 
@@ -260,7 +193,7 @@ def _foreign_preambles(study: Study) -> Iterator[Evidence]:
 def _meta_mismatch(study: Study) -> Iterator[Evidence]:
     if frames := _with_note(study, "meta-uid-mismatch"):
         yield Evidence(
-            f"The file meta information of {_objects(frames)} names another instance or class than"
+            f"The file meta information of {objects(frames)} names another instance or class than"
             " the dataset.",
             frames,
         )
@@ -268,7 +201,7 @@ def _meta_mismatch(study: Study) -> Iterator[Evidence]:
 
 def _trailing_data(study: Study) -> Iterator[Evidence]:
     if frames := _with_note(study, "trailing-data"):
-        yield Evidence(f"{_objects(frames)} hold bytes after their last data element.", frames)
+        yield Evidence(f"{objects(frames)} hold bytes after their last data element.", frames)
 
 
 # --- pixels -----------------------------------------------------------------------------------
@@ -338,7 +271,7 @@ def _malformed_times(study: Study) -> Iterator[Evidence]:
                 frame for frame in frames if keyword in frame.times and not _span(frame, keyword)
             ]
             if odd:
-                yield Evidence(f"{keyword} of {_objects(odd)} is no date and time.", odd)
+                yield Evidence(f"{keyword} of {objects(odd)} is no date and time.", odd)
 
 
 def _future_times(study: Study) -> Iterator[Evidence]:
@@ -355,7 +288,7 @@ def _future_times(study: Study) -> Iterator[Evidence]:
             and span.earliest - received.latest > FUTURE_TOLERANCE
         ]
         if odd:
-            yield Evidence(f"{_objects(odd)} bear a time after they were received.", odd)
+            yield Evidence(f"{objects(odd)} bear a time after they were received.", odd)
 
 
 def _content_before(study: Study, keyword: str, what: str) -> Iterator[Evidence]:
@@ -370,7 +303,7 @@ def _content_before(study: Study, keyword: str, what: str) -> Iterator[Evidence]
             hours = max(leads.values()) / timedelta(hours=1)
             amount = f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.0f} days"
             yield Evidence(
-                f"The content of {_objects(odd)} is up to {amount} older than {what}.", odd
+                f"The content of {objects(odd)} is up to {amount} older than {what}.", odd
             )
 
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from slicewatch import settings as app_settings
-from slicewatch.integrity import CODES, SEVERITIES
+from slicewatch.checks import SEVERITIES
+from slicewatch.integrity import CODES
 from slicewatch.records import Finding, IntegrityIssue, Lane, LaneFlag
 from slicewatch.toml_lines import KeyPath, dotted, line_of, line_of_error
 

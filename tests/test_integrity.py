@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slicewatch import dicom
+from slicewatch.checks import SEVERITIES
 from slicewatch.dicom_times import UNKNOWN_ZONE, lead, parse
-from slicewatch.integrity import CHECKS, CODES, SEVERITIES, check
+from slicewatch.integrity import CHECKS, CODES, check
 from slicewatch.records import UNIFORM_PIXELS, IntegrityIssue, Outcome, Reason, SliceResult
 from tests.slice_results import (
     CORONAL,
