@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from slicewatch import tags
@@ -31,7 +31,13 @@ from slicewatch.elements import (
     Dataset,
     Scanner,
 )
-from slicewatch.frames import Frame, check_pixel_data, decode_frames
+from slicewatch.frames import (
+    Frame,
+    check_pixel_data,
+    decode_frame_number,
+    decode_frames,
+    uncompressed_frames,
+)
 from slicewatch.image_pixel import PixelDescription, dimensions
 from slicewatch.limits import DEFAULT_LIMITS, Limits, Rejected
 from slicewatch.records import Reason
@@ -133,6 +139,7 @@ class Header:
     times: dict[str, str]
     notes: tuple[str, ...]
     attributes: dict[str, str]
+    bits_allocated: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,14 +157,33 @@ class Instance:
             Rejected: at once when the object holds no image that can be decoded here, and at the
                 first frame that is damaged.
         """
-        header = self.header
+        header, pixels = self.header, self._decodable()
+        return decode_frames(self._dataset, header.transfer_syntax_uid, header.modality, pixels)
+
+    def frame(self, number: int) -> Frame:
+        """One frame, from 1 to the header's `frames`, without decoding others; see `frames`."""
+        header, pixels = self.header, self._decodable()
+        return decode_frame_number(
+            self._dataset, header.transfer_syntax_uid, header.modality, pixels, number
+        )
+
+    def uncompressed(self, numbers: Sequence[int]) -> Iterator[bytes]:
+        """Frames by number as Explicit VR Little Endian pixel data has them; see `frames`."""
+        pixels = self._decodable()
+        return uncompressed_frames(self._dataset, self.header.transfer_syntax_uid, pixels, numbers)
+
+    @property
+    def uncompressed_frame_bytes(self) -> int:
+        """About what a frame of `uncompressed` needs. Raises `Rejected` as `frames` does."""
+        return -(-self._decodable().frame_bits // 8)
+
+    def _decodable(self) -> PixelDescription:
         if isinstance(self._pixels, Rejected):
             raise self._pixels
-        if header.transfer_syntax_uid not in DECODABLE:
-            raise Rejected(Reason.UNSUPPORTED_TRANSFER_SYNTAX, header.transfer_syntax_uid)
-        return decode_frames(
-            self._dataset, header.transfer_syntax_uid, header.modality, self._pixels
-        )
+        syntax = self.header.transfer_syntax_uid
+        if syntax not in DECODABLE:
+            raise Rejected(Reason.UNSUPPORTED_TRANSFER_SYNTAX, syntax)
+        return self._pixels
 
 
 def read_header(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Header:
@@ -217,6 +243,7 @@ def read(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Instance:
         times=_times(dataset),
         notes=tuple(notes),
         attributes=_attributes(dataset),
+        bits_allocated=dataset.unsigned(tags.BITS_ALLOCATED) if is_image else None,
     )
     return Instance(header, dataset, pixels)
 

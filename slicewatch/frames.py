@@ -6,8 +6,9 @@ PS3.3 sections C.7.6.2 (Image Plane), C.7.6.16 (functional groups) and C.11.2 (V
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,12 +57,34 @@ def decode_frames(
         Rejected: at the first frame that cannot be decoded; earlier ones were given out.
     """
     transform = ModalityTransform(dataset, pixels, modality)
-    decoded = _stored_frames(dataset, syntax, pixels)
+    decoded = stored_frames(dataset, syntax, pixels, range(1, pixels.frames + 1))
     attributes = _frame_attributes(dataset, pixels.frames)
     pairs = zip(decoded, attributes, strict=True)
-    for number, ((stored, photometric), (rescale, own_voi, geometry)) in enumerate(pairs, 1):
-        values, voi = transform(stored, photometric, rescale, own_voi)
-        yield Frame(number, values, voi, geometry, _digest(stored, pixels))
+    for number, ((stored, photometric), described) in enumerate(pairs, 1):
+        yield _frame(number, transform, stored, photometric, described, pixels)
+
+
+def decode_frame_number(
+    dataset: Dataset, syntax: str, modality: str, pixels: PixelDescription, number: int
+) -> Frame:
+    """Decode one frame, from 1, and no other. Raises `Rejected` when it cannot be decoded."""
+    ((stored, photometric),) = stored_frames(dataset, syntax, pixels, [number])
+    described = next(itertools.islice(_frame_attributes(dataset, pixels.frames), number - 1, None))
+    transform = ModalityTransform(dataset, pixels, modality)
+    return _frame(number, transform, stored, photometric, described, pixels)
+
+
+def _frame(
+    number: int,
+    transform: ModalityTransform,
+    stored: Stored,
+    photometric: str,
+    described: _Attributes,
+    pixels: PixelDescription,
+) -> Frame:
+    rescale, own_voi, geometry = described
+    values, voi = transform(stored, photometric, rescale, own_voi)
+    return Frame(number, values, voi, geometry, _digest(stored, pixels))
 
 
 def _digest(stored: Stored, pixels: PixelDescription) -> str:
@@ -89,41 +112,80 @@ def check_pixel_data(dataset: Dataset, syntax: str, pixels: PixelDescription) ->
         )
 
 
-def _stored_frames(
-    dataset: Dataset, syntax: str, pixels: PixelDescription
+def stored_frames(
+    dataset: Dataset, syntax: str, pixels: PixelDescription, numbers: Sequence[int]
 ) -> Iterator[tuple[Stored, str]]:
-    """Stored values of each frame, and their photometric interpretation."""
+    """Stored values of the frames with these numbers (from 1), in their order, and what
+    photometric interpretation they have once decoded. Raises `Rejected`.
+    """
     if syntax in NATIVE:
-        for stored in _native_frames(dataset, pixels):
+        for stored in _native_frames(dataset, pixels, numbers):
             yield pixels.without_unused_bits(stored), pixels.photometric
         return
     data = dataset.scanner.data
-    for fragments in frame_fragments(dataset, pixels.frames):
-        encoded = b"".join([data[fragment] for fragment in fragments])
+    fragments = frame_fragments(dataset, pixels.frames)
+    for number in numbers:
+        encoded = b"".join([data[fragment] for fragment in fragments[number - 1]])
         yield decode_frame(encoded, syntax, pixels)
 
 
-def _native_frames(dataset: Dataset, pixels: PixelDescription) -> Iterator[Stored]:
+def uncompressed_frames(
+    dataset: Dataset, syntax: str, pixels: PixelDescription, numbers: Sequence[int]
+) -> Iterator[bytes]:
+    """The frames with these numbers (from 1) as Explicit VR Little Endian pixel data has them.
+
+    Native frames keep their bytes, but for their order; decoded ones have colour by pixel.
+    Frames of single bits begin at a byte of their own. Raises `Rejected`.
+    """
+    if syntax not in NATIVE:
+        for stored, _ in stored_frames(dataset, syntax, pixels, numbers):
+            yield np.ascontiguousarray(stored, pixels.dtype("<")).tobytes()
+        return
+    data, order = _native_data(dataset, pixels)
+    size = pixels.frame_bits // 8
+    for number in numbers:
+        if pixels.allocated == 1:
+            (bits,) = _single_bit_frames(data, pixels, [number])
+            yield np.packbits(bits, bitorder="little").tobytes()
+            continue
+        frame = data[(number - 1) * size : number * size]
+        if order == ">" and pixels.allocated > 8:
+            yield np.frombuffer(frame, pixels.dtype(">")).astype(pixels.dtype("<")).tobytes()
+        else:
+            yield bytes(frame)
+
+
+def _native_data(dataset: Dataset, pixels: PixelDescription) -> tuple[memoryview, str]:
+    """The value of native pixel data, and the byte order of what is wider than a byte."""
     element = dataset.pixel_data
     assert element is not None  # check_pixel_data
     data = memoryview(dataset.scanner.data)[element.start : element.stop]
     order = dataset.encoding.order
-    if pixels.allocated == 1:
-        yield from _single_bit_frames(data, pixels)
-        return
     if order == ">" and pixels.allocated == 8 and element.vr == b"OW":
         # Bytes travel in swapped words (PS3.5 section 7.3).
         data = memoryview(np.frombuffer(data[: len(data) & ~1], ">u2").astype("<u2").tobytes())
+    return data, order
+
+
+def _native_frames(
+    dataset: Dataset, pixels: PixelDescription, numbers: Sequence[int]
+) -> Iterator[Stored]:
+    data, order = _native_data(dataset, pixels)
+    if pixels.allocated == 1:
+        yield from _single_bit_frames(data, pixels, numbers)
+        return
     size = pixels.frame_bits // 8
-    for index in range(pixels.frames):
-        yield pixels.native(data[index * size : (index + 1) * size], order)
+    for number in numbers:
+        yield pixels.native(data[(number - 1) * size : number * size], order)
 
 
-def _single_bit_frames(data: memoryview, pixels: PixelDescription) -> Iterator[Stored]:
+def _single_bit_frames(
+    data: memoryview, pixels: PixelDescription, numbers: Sequence[int]
+) -> Iterator[Stored]:
     """Frames of single bits follow without a gap, least significant bit first (PS3.5 8.1.1)."""
     size = pixels.rows * pixels.columns
-    for index in range(pixels.frames):
-        first = index * size
+    for number in numbers:
+        first = (number - 1) * size
         octets = np.frombuffer(data[first // 8 : -(-(first + size) // 8)], np.uint8)
         bits = np.unpackbits(octets, bitorder="little")[first % 8 : first % 8 + size]
         yield bits.reshape(pixels.rows, pixels.columns)
