@@ -162,7 +162,17 @@ def test_evaluate_works_on_dicom_and_on_yolo_layout(
     prepare("--dicom", dicom_folder, "--out", tmp_path / "data")
     for data in (dicom_folder, tmp_path / "data"):
         path = tmp_path / "figures.json"
-        command = ["evaluate", str(toml), str(data), "--json", str(path), "--rounds", "10"]
+        command = [
+            "evaluate",
+            str(toml),
+            str(data),
+            "--json",
+            str(path),
+            "--rounds",
+            "10",
+            "--threads",
+            "1",
+        ]
         assert main(command) == 0
         figures = json.loads(path.read_text())
         assert {"map50", "map50_ci_low", "map50_95", "sensitivity_at_1_fp", "threshold"} <= set(

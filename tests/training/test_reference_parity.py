@@ -22,7 +22,7 @@ DATA = ROOT.parent / "shared" / "data"
 MODELS = sorted((ROOT / "models").glob("*.toml"))
 SLICES = 100
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("default")]
 
 
 def real_slices(name: str) -> list[NDArray[np.uint8]]:
