@@ -24,6 +24,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from slicewatch import tags
 from slicewatch.elements import (
     EXPLICIT_LITTLE,
@@ -36,6 +39,7 @@ from slicewatch.frames import (
     check_pixel_data,
     decode_frame_number,
     decode_frames,
+    rgb_frame,
     uncompressed_frames,
 )
 from slicewatch.image_pixel import PixelDescription, dimensions
@@ -150,6 +154,11 @@ class Instance:
     _dataset: Dataset
     _pixels: PixelDescription | Rejected
 
+    @property
+    def dataset(self) -> Dataset:
+        """The elements that were kept (`tags.READ`), up to the pixel data."""
+        return self._dataset
+
     def frames(self) -> Iterator[Frame]:
         """The frames, first to last.
 
@@ -171,6 +180,11 @@ class Instance:
         """Frames by number as Explicit VR Little Endian pixel data has them; see `frames`."""
         pixels = self._decodable()
         return uncompressed_frames(self._dataset, self.header.transfer_syntax_uid, pixels, numbers)
+
+    def rgb(self, number: int) -> NDArray[np.uint8] | None:
+        """A colour frame, (rows, columns, 3); ``None`` for what is shown as gray; see `frames`."""
+        pixels = self._decodable()
+        return rgb_frame(self._dataset, self.header.transfer_syntax_uid, pixels, number)
 
     @property
     def uncompressed_frame_bytes(self) -> int:

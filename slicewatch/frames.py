@@ -134,12 +134,14 @@ def uncompressed_frames(
 ) -> Iterator[bytes]:
     """The frames with these numbers (from 1) as Explicit VR Little Endian pixel data has them.
 
-    Native frames keep their bytes, but for their order; decoded ones have colour by pixel.
-    Frames of single bits begin at a byte of their own. Raises `Rejected`.
+    Native frames keep their bytes, but for their order. Decoded ones have colour by pixel, in
+    RGB where they have 8 bits: what a codec leaves otherwise depends on its codestream. Frames of
+    single bits begin at a byte of their own. Raises `Rejected`.
     """
     if syntax not in NATIVE:
-        for stored, _ in stored_frames(dataset, syntax, pixels, numbers):
-            yield np.ascontiguousarray(stored, pixels.dtype("<")).tobytes()
+        for stored, photometric in stored_frames(dataset, syntax, pixels, numbers):
+            values = _to_rgb(stored, photometric) if pixels.allocated == 8 else stored
+            yield np.ascontiguousarray(values, pixels.dtype("<")).tobytes()
         return
     data, order = _native_data(dataset, pixels)
     size = pixels.frame_bits // 8
@@ -153,6 +155,26 @@ def uncompressed_frames(
             yield np.frombuffer(frame, pixels.dtype(">")).astype(pixels.dtype("<")).tobytes()
         else:
             yield bytes(frame)
+
+
+def rgb_frame(
+    dataset: Dataset, syntax: str, pixels: PixelDescription, number: int
+) -> NDArray[np.uint8] | None:
+    """A colour frame as (rows, columns, 3) RGB; ``None`` where it is gray, has a palette, another
+    depth than 8 bits or native subsampled colour. Raises `Rejected`.
+    """
+    if pixels.samples != 3 or pixels.allocated != 8 or pixels.kind != "u":
+        return None
+    ((stored, photometric),) = stored_frames(dataset, syntax, pixels, [number])
+    return np.ascontiguousarray(_to_rgb(stored, photometric)) if stored.ndim == 3 else None
+
+
+def _to_rgb(stored: Stored, photometric: str) -> Stored:
+    if stored.ndim != 3 or photometric not in ("YBR_FULL", "YBR_FULL_422"):
+        return stored
+    from pydicom.pixels.processing import convert_color_space
+
+    return convert_color_space(stored, "YBR_FULL", "RGB")
 
 
 def _native_data(dataset: Dataset, pixels: PixelDescription) -> tuple[memoryview, str]:
