@@ -88,7 +88,7 @@ class Uploader:
     def wake(self) -> None:
         """There may be something to do."""
         with self._work:
-            self._work.notify()
+            self._work.notify_all()
 
     def rate(self) -> float:
         """Bytes a second that the cloud acknowledged over the last minute."""

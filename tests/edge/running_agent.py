@@ -71,8 +71,7 @@ class RunningAgent:
             "study": "[study]\nquiet_s = 1.0\n",
         }
         tables |= {
-            name: text.format(port=self.port, url=url, folder=folder)
-            for name, text in toml.items()
+            name: text.format(port=self.port, url=url, folder=folder) for name, text in toml.items()
         }
         self.config.write_text(
             "\n".join([*tables.values(), f"[status]\nport = {self.status_port}\n"])
@@ -153,7 +152,10 @@ class Dcmtk:
     def run(self, tool: str, *arguments: str | Path, timeout: float = 120) -> tuple[int, str]:
         """Exit status and output."""
         done = subprocess.run(
-            [tool, *map(str, arguments)], capture_output=True, text=True, timeout=timeout,
+            [tool, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
             check=False,
         )
         return done.returncode, done.stdout + done.stderr
@@ -162,15 +164,15 @@ class Dcmtk:
         self, port: int, files: Iterable[Path], *options: str, called: str = "SLICEWATCH"
     ) -> tuple[int, str]:
         """storescu; `options` come before the address."""
-        return self.run(
-            "storescu", "-v", *options, "-aec", called, "127.0.0.1", str(port), *files
-        )
+        return self.run("storescu", "-v", *options, "-aec", called, "127.0.0.1", str(port), *files)
 
-    def start_store(self, port: int, files: Sequence[Path]) -> subprocess.Popen[str]:
-        command = ["storescu", "-v", "-aec", "SLICEWATCH", "127.0.0.1", str(port)]
+    def start_store(self, port: int, files: Sequence[Path], *options: str) -> subprocess.Popen[str]:
+        command = ["storescu", "-v", *options, "-aec", "SLICEWATCH", "127.0.0.1", str(port)]
         return subprocess.Popen(
             [*command, *map(str, files)],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
 
 
