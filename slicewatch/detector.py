@@ -67,13 +67,16 @@ class OnnxDetector:
 
         import onnxruntime
 
+        cores = os.process_cpu_count() or 1
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or os.process_cpu_count() or 1
+        options.intra_op_num_threads = threads or cores
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 3
         # Idle threads that spin take the cores from decoding and from other activities.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Calls beyond the cores would only share them, each with buffers of its own.
+        self._turns = threading.BoundedSemaphore(max(1, cores // options.intra_op_num_threads))
         try:
             self._session = onnxruntime.InferenceSession(
                 weights, options, providers=["CPUExecutionProvider"]
@@ -97,7 +100,8 @@ class OnnxDetector:
         return found
 
     def _run(self, tensor: NDArray[np.float32]) -> NDArray[np.float32]:
-        (output,) = self._session.run(None, {self._input: tensor})
+        with self._turns:
+            (output,) = self._session.run(None, {self._input: tensor})
         return np.asarray(output, np.float32)
 
     def _check_classes(self) -> None:
