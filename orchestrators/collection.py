@@ -28,6 +28,9 @@ from slicewatch.records import (
 CLOSE_EVENT = "close"
 LOOKS_A_RUN = 100
 """Inventories in one run's history; then the loop drains and continues as new."""
+OBJECTS_A_PAUSE_SECOND = 1000
+"""An inventory lists all objects, about half a millisecond each: the pause before the next one
+grows with them, so that looking stays the smaller part of the work at any size of study."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +199,12 @@ class _Loop:
         return self._looks >= LOOKS_A_RUN and not self._whole
 
     def _start_look(self) -> None:
+        # At the close nothing more is to be waited for: what is left makes a last, smaller batch.
+        flush = self._whole or self._hurry
         self._hurry = False
         self._looks += 1
         after = self._last.last_batch if self._last else -1
-        request = InventoryRequest(self._plan.study, after, flush=self._whole)
+        request = InventoryRequest(self._plan.study, after, flush=flush)
         self._look = self._call("take_inventory", request.to_json())
 
     def _take_inventory(self, inventory: Inventory) -> None:
@@ -215,11 +220,14 @@ class _Loop:
             self._pause = min(self._pause * 1.5, self._plan.max_poll_s)
 
     def _wait_s(self) -> float:
-        """Until the next inventory: the pause, but not past the end of quiet or the deadline."""
+        """Until the next inventory: the pause, longer for many objects (`OBJECTS_A_PAUSE_SECOND`),
+        but not past the end of quiet or the deadline.
+        """
         now = self._ctx.current_utc_datetime
         quiet_ends = self._changed + timedelta(seconds=self._plan.quiet_s)
         ahead = min((quiet_ends - now).total_seconds(), (self._deadline - now).total_seconds())
-        return max(0.0, min(self._pause, ahead))
+        listing = min(self._received / OBJECTS_A_PAUSE_SECOND, self._plan.max_poll_s)
+        return max(0.0, min(max(self._pause, listing), ahead))
 
     def _call(self, activity: str, request: dict[str, Any]) -> Task[Any]:
         return self._ctx.call_activity(activity, input=request, retry_policy=self._retry)
