@@ -97,13 +97,19 @@ def _measure(options: argparse.Namespace, folder: Path) -> Measured:
     options.log.unlink(missing_ok=True)
     registry = Registry.load(options.models)
     _say(f"generating slices of {options.edge} x {options.edge} pixels")
+    sizes = {
+        "warm-up": _WARM_UP,
+        "small": _SMALL,
+        "large": _LARGE,
+        "batched": _COMPARED,
+        "one-each": _COMPARED,
+        "stored": _COMPARED,
+    }
+    rows = columns = options.edge
     studies = {
-        name: make_study(folder / name, folder / "pool", name, size, rows=options.edge, columns=options.edge)
-        for name, size in (
-            ("warm-up", _WARM_UP), ("small", _SMALL), ("large", _LARGE),
-            ("batched", _COMPARED), ("one-each", _COMPARED), ("stored", _COMPARED),
-        )
-    }  # fmt: skip
+        name: make_study(folder / name, folder / "pool", name, size, rows=rows, columns=columns)
+        for name, size in sizes.items()
+    }
     model, tensor = prepare(studies["small"][:_PREPARED], registry)
     ceiling = Ceiling(model, tensor, os.process_cpu_count() or 1)
     setting = ceiling.best(_TRY_S)
