@@ -5,9 +5,12 @@ import azure.durable_functions as df
 from activities import (
     assess_study,
     batch_objects,
+    build_evidence,
     escalate_item,
     inspect_objects,
+    pack_evidence,
     plan_dataset,
+    plan_evidence,
     publish_dataset,
     publish_review,
     render_examples,
@@ -17,7 +20,7 @@ from activities import (
     take_inventory,
     unpack_archive,
 )
-from orchestrators import prepare_dataset, review_study
+from orchestrators import export_evidence, prepare_dataset, review_study
 from slicewatch import model_registry, settings, triage
 from triggers import (
     dataset_prepare,
@@ -28,19 +31,31 @@ from triggers import (
     stow_store,
     studies_upload,
     study_close,
+    study_evidence,
     study_status,
     sweep,
     training_inbox,
+    wado_bulkdata,
+    wado_frames,
+    wado_frames_rendered,
+    wado_instance,
+    wado_instance_metadata,
+    wado_rendered,
+    wado_series,
+    wado_series_metadata,
+    wado_study,
+    wado_study_metadata,
     worklist,
     worklist_claim,
     worklist_decision,
     worklist_release,
 )
 
-# A broken setting, model description or policy stops the app here, with an error that names it,
-# and not at the first study.
+# A broken setting, model or policy stops the app here, with an error that names it, and not at
+# the first study.
 settings.current()
-model_registry.current()
+for model in model_registry.current().models:
+    model.read_weights()
 triage.current()
 
 app = df.DFApp()
@@ -54,22 +69,37 @@ for module in (
     stow_store,
     studies_upload,
     study_close,
+    study_evidence,
     study_status,
     sweep,
     training_inbox,
+    wado_bulkdata,
+    wado_frames,
+    wado_frames_rendered,
+    wado_instance,
+    wado_instance_metadata,
+    wado_rendered,
+    wado_series,
+    wado_series_metadata,
+    wado_study,
+    wado_study_metadata,
     worklist,
     worklist_claim,
     worklist_decision,
     worklist_release,
     # the plan
+    export_evidence,
     prepare_dataset,
     review_study,
     # the work
     assess_study,
     batch_objects,
+    build_evidence,
     escalate_item,
     inspect_objects,
+    pack_evidence,
     plan_dataset,
+    plan_evidence,
     publish_dataset,
     publish_review,
     render_examples,

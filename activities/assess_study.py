@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import azure.durable_functions as df
 
+from activities.faults import only_transient_faults_raise
 from slicewatch import storage
 from slicewatch.records import AssessRequest
 
@@ -11,6 +12,7 @@ bp = df.Blueprint()
 
 
 @bp.activity_trigger(input_name="request")
+@only_transient_faults_raise
 def assess_study(request: dict) -> dict:  # type: ignore[type-arg]  # the worker wants bare types
     """Input: `AssessRequest`; output: `Assessment`. The review goes to ``review.json``."""
     from slicewatch import assessment, model_registry, triage

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import azure.durable_functions as df
 
+from activities.faults import only_transient_faults_raise
 from slicewatch import storage, worklist
 from slicewatch.records import Escalation, ItemState
 
@@ -11,6 +12,7 @@ bp = df.Blueprint()
 
 
 @bp.activity_trigger(input_name="escalation")
+@only_transient_faults_raise
 def escalate_item(escalation: dict) -> dict:  # type: ignore[type-arg]  # the worker wants bare types
     """Input: `Escalation`; output: `ItemState`, unchanged when the item is decided already."""
     wanted = Escalation.from_json(escalation)

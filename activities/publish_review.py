@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import azure.durable_functions as df
 
-from slicewatch import storage
+from activities.faults import only_transient_faults_raise
+from slicewatch import settings, storage
 from slicewatch.records import Assessment
 
 bp = df.Blueprint()
 
 
 @bp.activity_trigger(input_name="assessment")
+@only_transient_faults_raise
 def publish_review(assessment: dict) -> dict:  # type: ignore[type-arg]  # the worker wants bare types
     """Input: `Assessment`; output: `Published`. Earlier generations' items are superseded."""
-    from slicewatch import publication
+    from slicewatch import custody_record, publication
 
-    return publication.publish(storage.current(), Assessment.from_json(assessment)).to_json()
+    store, review = storage.current(), Assessment.from_json(assessment)
+    published = publication.publish(store, review)
+    custody_record.publication(store, settings.current(), review.study, review.generation)
+    return published.to_json()

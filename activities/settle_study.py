@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import azure.durable_functions as df
 
+from activities.faults import only_transient_faults_raise
 from slicewatch import inventory, storage
 from slicewatch.records import Settlement, SettleRequest
 
@@ -11,6 +12,7 @@ bp = df.Blueprint()
 
 
 @bp.activity_trigger(input_name="request")
+@only_transient_faults_raise
 def settle_study(request: dict) -> dict:  # type: ignore[type-arg]  # the worker wants bare types
     """Input: `SettleRequest`; output: `Settlement`."""
     wanted = SettleRequest.from_json(request)

@@ -6,6 +6,7 @@ from typing import Any
 
 import azure.durable_functions as df
 
+from activities.faults import only_transient_faults_raise
 from slicewatch import inventory, settings, storage
 from slicewatch.records import InventoryRequest
 
@@ -13,6 +14,7 @@ bp = df.Blueprint()
 
 
 @bp.activity_trigger(input_name="request")
+@only_transient_faults_raise
 def take_inventory(request: dict) -> dict:  # type: ignore[type-arg]  # the worker wants bare types
     """Input: `InventoryRequest`; output: `Inventory`."""
     from slicewatch import model_registry

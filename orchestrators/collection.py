@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from durabletask.task import OrchestrationContext, RetryPolicy, Task, TimerTask, when_any
+from durabletask.task import OrchestrationContext, Task, TimerTask, when_any
 
+from orchestrators.answers import answer_of, retry_policy
 from slicewatch.records import (
     BatchRequest,
     BatchResult,
     Inventory,
     InventoryRequest,
     Progress,
-    Retry,
     ReviewPlan,
     StudyStatus,
 )
@@ -40,16 +40,6 @@ class Collected:
     progress: Progress
     last_arrival: datetime
     forced: bool
-
-
-def retry_policy(retry: Retry) -> RetryPolicy:
-    """The retry policy of an activity call: activities raise at transient faults only."""
-    return RetryPolicy(
-        first_retry_interval=timedelta(seconds=retry.first_s),
-        max_number_of_attempts=retry.attempts,
-        backoff_coefficient=2.0,
-        max_retry_interval=timedelta(minutes=5),
-    )
 
 
 def collect(
@@ -128,10 +118,10 @@ class _Loop:
                 self._start_look()
         elif done is self._look:
             self._look = None
-            self._take_inventory(Inventory.from_json(done.get_result()))
+            self._take_inventory(answer_of(Inventory, done.get_result()))
         else:
             self._in_flight.remove(done)
-            self._done = _sum(self._done, BatchResult.from_json(done.get_result()))
+            self._done = _sum(self._done, answer_of(BatchResult, done.get_result()))
 
     # --- where it stands
 

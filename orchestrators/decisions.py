@@ -11,7 +11,7 @@ from typing import Any
 
 from durabletask.task import OrchestrationContext, Task, TimerTask, when_any
 
-from orchestrators.collection import retry_policy
+from orchestrators.answers import answer_of, retry_policy
 from slicewatch.records import Escalation, ItemState, ReviewPlan, WaitingItem
 
 DECISION_EVENT = "decision"
@@ -70,7 +70,7 @@ def _escalate(
         input=Escalation(item, level).to_json(),
         retry_policy=retry_policy(plan.retry),
     )
-    return ItemState.from_json(answer)
+    return answer_of(ItemState, answer)
 
 
 def _forget(

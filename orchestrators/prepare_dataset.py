@@ -10,7 +10,7 @@ from typing import Any
 import azure.durable_functions as df
 from durabletask.task import OrchestrationContext, Task, TaskFailedError, when_any
 
-from orchestrators.collection import retry_policy
+from orchestrators.answers import retry_policy
 from slicewatch.records import (
     DatasetOutcome,
     DatasetStatus,

@@ -10,7 +10,8 @@ from typing import Any
 import azure.durable_functions as df
 from durabletask.task import OrchestrationContext, Task, TaskFailedError
 
-from orchestrators.collection import Collected, collect, retry_policy
+from orchestrators.answers import FinalFault, answer_of, retry_policy
+from orchestrators.collection import Collected, collect
 from orchestrators.decisions import await_decisions
 from slicewatch.records import (
     Assessment,
@@ -39,7 +40,7 @@ def review_study(
     review = _Review(context, ReviewPlan.from_json(plan))
     try:
         return (yield from review.run())
-    except TaskFailedError:
+    except (TaskFailedError, FinalFault):
         # The study stays among the unfinished ones, so the sweep starts it again.
         review.tell(status=StudyStatus.FAILED)
         raise
@@ -64,11 +65,13 @@ class _Review:
             return None
         self._progress = collected.progress
         assessment = yield from self._assess(collected)
-        published = Published.from_json((yield self._call("publish_review", assessment.to_json())))
+        answer = yield self._call("publish_review", assessment.to_json())
+        published = answer_of(Published, answer)
         self.tell(
             status=_standing(assessment, published),
             published=True,
             generation=assessment.generation,
+            assessed=assessment.assessed,
             lanes=tuple(flag.lane.value for flag in assessment.lanes),
             priority=max((flag.priority for flag in assessment.lanes), default=0),
         )
@@ -91,7 +94,8 @@ class _Review:
             screened=self._ctx.current_utc_datetime.isoformat(),
             forced=collected.forced,
         )
-        return Assessment.from_json((yield self._call("assess_study", request.to_json())))
+        answer = yield self._call("assess_study", request.to_json())
+        return answer_of(Assessment, answer)
 
     def _follow(
         self, assessment: Assessment, published: Published
@@ -114,7 +118,7 @@ class _Review:
     def _covers(self, assessment: Assessment, *, finished: bool) -> Generator[Task[Any], Any, bool]:
         request = SettleRequest(self._plan.study, assessment.content_digest, finished)
         settlement = yield self._call("settle_study", request.to_json())
-        return Settlement.from_json(settlement).covered
+        return answer_of(Settlement, settlement).covered
 
     def _renewed(self) -> ReviewPlan:
         """The plan of the next generation: its clocks start anew."""

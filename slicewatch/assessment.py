@@ -63,6 +63,7 @@ def assess(
         findings=len(review.findings),
         content_digest=review.content_digest,
         objects=len(objects),
+        assessed=datetime.now(UTC).isoformat(),
     )
 
 

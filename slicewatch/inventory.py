@@ -85,8 +85,14 @@ def open_study(storage: Storage, study: str) -> None:
 
 def open_studies(storage: Storage) -> Iterator[str]:
     """StudyInstanceUIDs of the unfinished studies."""
+    for study, _ in open_studies_marked(storage):
+        yield study
+
+
+def open_studies_marked(storage: Storage) -> Iterator[tuple[str, datetime]]:
+    """The unfinished studies, and when a door last marked each, UTC by the account's clock."""
     for blob in storage.listing(REVIEWS, _OPEN):
-        yield blob.name.removeprefix(_OPEN)
+        yield blob.name.removeprefix(_OPEN), blob.last_modified
 
 
 def settle(storage: Storage, study: str, content_digest: str, *, finished: bool) -> bool:
@@ -237,7 +243,7 @@ def write_results(
     """Store the slice results of a batch; the same batch and models give the same name."""
     storage.write(
         REVIEWS,
-        _results_name(study, batch, models_digest),
+        results_name(study, batch, models_digest),
         json.dumps([one.to_json() for one in slices], separators=(",", ":")).encode(),
         metadata={key: str(getattr(counts, key)) for key in _COUNTS},
         content_type=_JSON,
@@ -248,7 +254,7 @@ def result_counts(
     storage: Storage, study: str, batch: int, models_digest: str
 ) -> BatchResult | None:
     """The counts of a batch that was screened already; ``None`` when it was not."""
-    blob = storage.info(REVIEWS, _results_name(study, batch, models_digest))
+    blob = storage.info(REVIEWS, results_name(study, batch, models_digest))
     if blob is None:
         return None
     return BatchResult(batch, *(int(blob.metadata[key]) for key in _COUNTS))
@@ -260,7 +266,7 @@ def read_results(storage: Storage, study: str, models_digest: str) -> list[Slice
     return [
         SliceResult.from_json(item)
         for number in sorted(results)
-        for item in json.loads(storage.read(REVIEWS, _results_name(study, number, models_digest)))
+        for item in json.loads(storage.read(REVIEWS, results_name(study, number, models_digest)))
     ]
 
 
@@ -281,24 +287,30 @@ def latest_review(storage: Storage, study: str) -> Review | None:
 
 def read_review(storage: Storage, study: str, generation: int) -> Review:
     """One generation's review. Raises `storage.BlobMissing`."""
-    return Review.from_json(json.loads(storage.read(REVIEWS, f"{study}/{generation}/review.json")))
+    return Review.from_json(json.loads(storage.read(REVIEWS, review_name(study, generation))))
 
 
 def write_review(storage: Storage, review: Review) -> None:
     """Store ``review.json``. Raises `storage.Conflict` when the generation is written already."""
     storage.write(
         REVIEWS,
-        f"{review.study_instance_uid}/{review.generation}/review.json",
+        review_name(review.study_instance_uid, review.generation),
         json.dumps(review.to_json(), indent=1).encode(),
         content_type=_JSON,
         if_absent=True,
     )
 
 
+def review_name(study: str, generation: int) -> str:
+    """Where `write_review` puts a review, in ``reviews``."""
+    return f"{study}/{generation}/review.json"
+
+
 _JSON = "application/json"
 
 
-def _results_name(study: str, batch: int, models_digest: str) -> str:
+def results_name(study: str, batch: int, models_digest: str) -> str:
+    """Where `write_results` puts the results of a batch, in ``reviews``."""
     return f"{study}/slices/{batch:05d}.{models_digest[:12]}.json"
 
 

@@ -137,6 +137,18 @@ class Model:
         """``name@version``, as `SliceResult.model` has it."""
         return f"{self.name}@{self.version}"
 
+    def read_weights(self) -> bytes:
+        """The weights' bytes. Raises `ModelError` when their hash is not the description's."""
+        weights = self.weights.read_bytes()
+        digest = hashlib.sha256(weights).hexdigest()
+        if digest != self.sha256:
+            raise ModelError(
+                self.file,
+                "sha256",
+                f"{self.weights.name} has {digest}: corrupted or swapped weights are not used",
+            )
+        return weights
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:

@@ -14,7 +14,6 @@ from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 PADDING = 114
 """Gray of the letterbox's margins: the value that Ultralytics' own augmentation pads with."""
@@ -193,6 +192,8 @@ def letterbox(gray: NDArray[np.uint8], size: int) -> tuple[NDArray[np.uint8], Le
     Returns:
         (size, size) picture, and the mapping of coordinates.
     """
+    from PIL import Image  # waits for first use: the app's start names presets only
+
     rows, columns = gray.shape
     scale = min(size / rows, size / columns)
     height, width = max(1, round(rows * scale)), max(1, round(columns * scale))

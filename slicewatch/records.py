@@ -171,6 +171,30 @@ UNIFORM_PIXELS = "uniform-pixels"
 
 
 @dataclass(frozen=True, slots=True)
+class Traces(Record):
+    """What was measured of a frame's pixels, for the forensic checks; see `forensics.features`.
+
+    Attributes:
+        noise: median over the body, units of the values; sharpness: log2 of fine to coarse noise.
+        cell, grid: noise by cells of `cell` pixels, packed.
+        landmarks: hashes of windows with structure, and their places, packed.
+        copies: windows that repeat within the frame at one displacement, and that (y, x), pixels.
+        blocks, comb: traces of 8 × 8 blocks: at their edges, and in their coefficients.
+        periodicity: trace of interpolation.
+    """
+
+    noise: float
+    sharpness: float
+    cell: int
+    grid: str
+    landmarks: str
+    copies: tuple[int, int, int] = (0, 0, 0)
+    blocks: float = 0.0
+    comb: float = 0.0
+    periodicity: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class SliceResult(Record):
     """What screening learned of one frame, or of one object that could not be screened.
 
@@ -183,6 +207,8 @@ class SliceResult(Record):
             AcquisitionDateTime, ContentDateTime), for the integrity checks.
         model: ``name@version`` of the model that screened it.
         notes: machine-readable remarks for the integrity checks (``preamble:pe``, …).
+        acquisition: attribute keyword to text, of scanner, exposure and geometry, for the same.
+        traces: what was measured of the pixels; ``None`` where there was nothing to measure.
     """
 
     blob: str
@@ -207,6 +233,8 @@ class SliceResult(Record):
     reason: Reason | None = None
     detail: str = ""
     detections: tuple[Detection, ...] = ()
+    acquisition: dict[str, str] = field(default_factory=dict)
+    traces: Traces | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,6 +434,17 @@ class Review(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class Fault(Record):
+    """Answer of an activity that failed for good: the error's type, and which activity.
+
+    No other answer has a field `fault`.
+    """
+
+    fault: str
+    activity: str
+
+
+@dataclass(frozen=True, slots=True)
 class Retry(Record):
     """How an activity is tried again at transient faults; seconds, doubled each time."""
 
@@ -497,7 +536,10 @@ class AssessRequest(Record):
 
 @dataclass(frozen=True, slots=True)
 class Assessment(Record):
-    """Answer of ``assess_study``: what the orchestrator needs of the review that was written."""
+    """Answer of ``assess_study``: what the orchestrator needs of the review that was written.
+
+    `assessed` is when, UTC ISO 8601.
+    """
 
     study: str
     generation: int
@@ -506,6 +548,7 @@ class Assessment(Record):
     findings: int
     content_digest: str
     objects: int
+    assessed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -566,7 +609,8 @@ class Progress(Record):
     """Custom status of ``review_study``: `received` and `missing` count objects, the others what
     screening made of them, frames where there are frames.
 
-    `published` says that a review of what was received then is out.
+    `published` says that a review of what was received then is out; `assessed` when it was made,
+    UTC ISO 8601.
     """
 
     status: StudyStatus
@@ -577,6 +621,7 @@ class Progress(Record):
     with_detections: int
     published: bool = False
     generation: int | None = None
+    assessed: str = ""
     lanes: tuple[str, ...] = ()
     priority: int = 0
     closed: bool = False

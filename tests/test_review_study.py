@@ -288,3 +288,20 @@ def test_no_durable_message_names_the_patient_or_a_slice() -> None:
         assert ".dcm" not in text
         running.event(instance, "decision", {"item": "item-1-clinical"})
         running.finish(instance)
+
+
+def test_a_fault_that_another_try_would_not_cure_is_not_tried_again() -> None:
+    tries = []
+    study = Study(received=4, closed=True)
+
+    def broken(context: Any, data: dict[str, Any]) -> dict[str, Any]:
+        tries.append(data)
+        return {"fault": "ModelError", "activity": "screen_slices"}
+
+    study.screen_slices = broken  # type: ignore[method-assign]
+    with engine(study) as running:
+        state = running.finish(running.start(plan()))
+    assert len(tries) == 1
+    assert state.runtime_status.name == "FAILED"
+    assert state.get_custom_status()["status"] == "failed"
+    assert study.open
