@@ -389,6 +389,7 @@ def _faults(what: str) -> Iterator[None]:
     except azure_errors.HttpResponseError as error:
         if error.status_code == 412:
             raise Conflict(what) from error
-        if error.status_code in (408, 429) or (error.status_code or 0) >= 500:
+        # Without a status the answer broke off while it was read.
+        if error.status_code in (None, 408, 429) or error.status_code >= 500:
             raise StorageUnavailable(f"storage answers {error.status_code}") from error
         raise
