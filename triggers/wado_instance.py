@@ -1,0 +1,28 @@
+"""``wado_instance``: Retrieve an object as stored (WADO-RS, PS3.18 section 10.4)."""
+
+from __future__ import annotations
+
+import azure.durable_functions as df
+import azure.functions as func
+
+from slicewatch import holdings, settings, storage
+from triggers.dicomweb import accepted_by, answer, answers_dicomweb, uids_of
+
+bp = df.Blueprint()
+
+
+@bp.route("dicomweb/studies/{study}/series/{series}/instances/{instance}", methods=["GET"])
+@answers_dicomweb
+def wado_instance(req: func.HttpRequest) -> func.HttpResponse:
+    """Send an object, bytes unchanged, bare or as ``multipart/related``.
+
+    200; 400: no UIDs; 404: it is not held; 406: nothing that the request accepts; 413: too large.
+    """
+    from slicewatch import wado
+
+    accepted, store = accepted_by(req), storage.current()
+    held = holdings.held(store, *uids_of(req))
+    body, content_type, partial = wado.instances(
+        store, held, accepted, settings.current().max_request_bytes
+    )
+    return answer(body, content_type, 206 if partial else 200)

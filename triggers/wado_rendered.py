@@ -1,0 +1,33 @@
+"""``wado_rendered``: an object as a picture (WADO-RS, PS3.18 section 10.4)."""
+
+from __future__ import annotations
+
+import azure.durable_functions as df
+import azure.functions as func
+
+from slicewatch import holdings, settings, storage
+from slicewatch.limits import Limits
+from slicewatch.media_types import JPEG, PNG
+from triggers.dicomweb import accepted_by, answer, answers_dicomweb, query_of, uids_of
+
+bp = df.Blueprint()
+
+
+@bp.route("dicomweb/studies/{study}/series/{series}/instances/{instance}/rendered", methods=["GET"])
+@answers_dicomweb
+def wado_rendered(req: func.HttpRequest) -> func.HttpResponse:
+    """Send the object, or its first frame, as JPEG or PNG; query ``window``, ``viewport``,
+    ``quality``.
+
+    200; 400: no UIDs or a bad parameter; 404: it is not held; 406: another media type, or it
+    cannot be decoded.
+    """
+    from slicewatch import dicom, rendering
+
+    chosen = accepted_by(req).choose((JPEG, PNG))
+    asked = dict(query_of(req))
+    wanted = rendering.parse(*(asked.get(key, "") for key in ("window", "viewport", "quality")))
+    store = storage.current()
+    (held,) = holdings.held(store, *uids_of(req))
+    instance = dicom.read(holdings.read(store, held), Limits.of(settings.current()))
+    return answer(rendering.render(instance, 1, wanted, chosen), chosen)
