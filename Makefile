@@ -1,12 +1,13 @@
 # make demo [STUDY=path]   set up, send a study in as a scanner would, print what was found
 # make start [PORT=7071]   set up, serve until interrupted
 # make test                set up, pass the checks and the tests
+# make test-train          set up Ultralytics in .venv-train, train for some minutes, compare with it
 # make bench               measure the pipeline against its ceiling
 
 PORT ?= 7071
 PYTHON := .venv/bin/python
 
-.PHONY: demo start test check bench setup clean
+.PHONY: demo start test test-train check bench setup clean
 
 demo: setup
 	@$(PYTHON) -m demo $(if $(STUDY),"$(STUDY)")
@@ -14,8 +15,12 @@ demo: setup
 start: setup
 	@$(PYTHON) -m demo.serve --port $(PORT)
 
+# Most tests wait for processes and clocks more than they work, so a few files run side by side.
 test: setup check
-	$(PYTHON) -m pytest -q $(PYTEST_ARGS)
+	$(PYTHON) -m pytest -q -m "not training" -n 3 --dist loadfile $(PYTEST_ARGS)
+
+test-train: .venv-train/.installed node_modules/.installed
+	.venv-train/bin/python -m pytest -q -m training $(PYTEST_ARGS)
 
 check: setup
 	$(PYTHON) -m ruff check .
@@ -33,6 +38,10 @@ setup: .venv/.installed node_modules/.installed
 
 node_modules/.installed: package.json package-lock.json setup.sh | .venv/.installed
 	@./setup.sh node
+	@touch $@
+
+.venv-train/.installed: requirements.txt requirements-dev.txt requirements-train.txt setup.sh
+	@./setup.sh train
 	@touch $@
 
 clean:

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Sets up the development environment: `setup.sh python` makes .venv, `setup.sh node` installs the
-# storage emulator. Called by make; running it again is harmless.
+# Sets up the development environment: `setup.sh python` makes .venv, `setup.sh train` makes
+# .venv-train with Ultralytics, `setup.sh node` installs the storage emulator. Called by make;
+# running it again is harmless.
 set -eu
 cd "$(dirname "$0")"
 
@@ -22,13 +23,16 @@ find_python() {
     exit 1
 }
 
-case "${1:-}" in
-python)
+install() { # folder of the virtual environment, requirements file
     python=$(find_python)
-    fits .venv/bin/python || { rm -rf .venv; "$python" -m venv .venv; }
-    echo "Installing Python packages into .venv …"
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-    ;;
+    fits "$1/bin/python" || { rm -rf "$1"; "$python" -m venv "$1"; }
+    echo "Installing Python packages into $1 …"
+    "$1/bin/python" -m pip install --quiet --disable-pip-version-check -r "$2"
+}
+
+case "${1:-}" in
+python) install .venv requirements-dev.txt ;;
+train) install .venv-train requirements-train.txt ;;
 node)
     PATH="$PWD/.venv/bin:$PATH"
     if ! npm --version >/dev/null 2>&1; then
@@ -39,7 +43,7 @@ node)
     npm ci --silent --no-progress
     ;;
 *)
-    echo "usage: setup.sh python|node" >&2
+    echo "usage: setup.sh python|train|node" >&2
     exit 2
     ;;
 esac
