@@ -46,6 +46,7 @@ class Receipt:
 
     Attributes:
         position: of the object in its request, from 1.
+        sha256: of its bytes, once it is stored; hexadecimal.
         blob: its name in ``incoming``; empty when it was rejected.
         duplicate: the same bytes were there already.
         conflicting: other bytes are there under its SOP instance UID; both are kept.
@@ -59,6 +60,7 @@ class Receipt:
     series_instance_uid: str = ""
     sop_instance_uid: str = ""
     sop_class_uid: str = ""
+    sha256: str = ""
     blob: str = ""
     duplicate: bool = False
     conflicting: bool = False
@@ -160,6 +162,7 @@ class Intake:
 
     def _store(self, known: Receipt, data: bytes) -> Receipt:
         digest = hashlib.sha256(data).hexdigest()
+        known = replace(known, sha256=digest)
         metadata = {
             "sha256": digest,
             "source": self._source,

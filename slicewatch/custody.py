@@ -12,7 +12,7 @@ wins; the others read what came between, chain their entries to that, and try ag
 has seen every entry before its own, so an entry whose key is in the log already is never written
 twice, whichever machine wrote it and whether or not the answer arrived.
 
-``python -m slicewatch.custody verify EXPORT`` checks an exported bundle; see `evidence_check`.
+``python -m slicewatch.custody verify EXPORT`` checks an exported bundle; see `custody_verify`.
 """
 
 from __future__ import annotations
@@ -385,6 +385,6 @@ def _head_of(checkpoint: bytes) -> str:
 
 
 if __name__ == "__main__":
-    from slicewatch.evidence_check import main
+    from slicewatch.custody_verify import main
 
     main()

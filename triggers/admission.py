@@ -9,7 +9,7 @@ door that dies in between leaves the mark, and `sweep` starts the orchestration.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import azure.durable_functions as df
@@ -17,7 +17,7 @@ import grpc
 from durabletask.client import OrchestrationState, OrchestrationStatus
 from durabletask.internal.orchestrator_service_pb2 import OrchestrationIdReusePolicy
 
-from slicewatch import archive, arrival, inventory
+from slicewatch import archive, arrival, custody_record, inventory
 from slicewatch.arrival import Intake, Offered, Receipt
 from slicewatch.limits import Rejected
 from slicewatch.records import Reason
@@ -43,16 +43,21 @@ def admit(
     *,
     source: str,
     study: str | None = None,
+    sender: Mapping[str, str] | None = None,
 ) -> list[Receipt]:
-    """Store the objects and see that each study they belong to is reviewed.
+    """Store the objects, log their custody, and see that each study they belong to is reviewed.
 
     Args:
+        sender: who sent them, as far as the door can tell, for the custody log.
         study: the one study that the request is for, if it names one.
 
     Raises:
         StorageUnavailable: to be tried again; what was stored stays.
     """
     receipts = Intake(storage, settings, source, study).receive_all(objects)
+    # Nothing is acknowledged that is not in the log; what is stored by now is stored once, and
+    # what its sender never sends again is logged as found when its study is published.
+    custody_record.arrivals(storage, settings, receipts, door=source, sender=sender or {})
     for one in dict.fromkeys(r.study_instance_uid for r in receipts if r.reason is None):
         inventory.open_study(storage, one)
         try:
@@ -75,6 +80,7 @@ def admit_archive(
     data: bytes,
     *,
     source: str,
+    sender: Mapping[str, str] | None = None,
 ) -> list[Receipt]:
     """`admit` the entries of a zip file.
 
@@ -88,7 +94,7 @@ def admit_archive(
         rejected = Rejected(Reason.BAD_ARCHIVE, str(error))
         arrival.quarantine(storage, data, rejected, source)
         raise
-    receipts = admit(client, storage, settings, objects, source=source)
+    receipts = admit(client, storage, settings, objects, source=source, sender=sender)
     lost = [r for r in receipts if r.reason is not None and not r.quarantine]
     if lost:
         # Entries that do not unpack can only be kept as part of their archive.

@@ -13,7 +13,7 @@ from slicewatch.limits import Rejected
 from slicewatch.multipart import BadMultipart, Part, TooManyParts
 from slicewatch.records import Reason
 from triggers.admission import admit
-from triggers.responses import Problem, answers_problems, as_json, body_of, study_of
+from triggers.responses import Problem, answers_problems, as_json, body_of, sender_of, study_of
 
 bp = df.Blueprint()
 
@@ -53,7 +53,15 @@ def stow_store(req: func.HttpRequest, client: df.SyncDurableFunctionsClient) -> 
     if count == 0:
         raise Problem(400, "empty-body", "the body has no parts", "send at least one instance")
     parts = multipart.parts(body, boundary, max_parts=count)
-    receipts = admit(client, store, config, _offered(parts), source=_SOURCE, study=study)
+    receipts = admit(
+        client,
+        store,
+        config,
+        _offered(parts),
+        source=_SOURCE,
+        study=study,
+        sender=sender_of(req),
+    )
     module = stow.response(receipts, _service_url(req.url))
     return as_json(module, stow.status_code(receipts), media_type=stow.MEDIA_TYPE)
 

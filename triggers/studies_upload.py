@@ -14,7 +14,7 @@ from slicewatch.limits import Rejected
 from slicewatch.multipart import BadMultipart, TooManyParts
 from slicewatch.records import Reason
 from triggers.admission import admit_archive
-from triggers.responses import Problem, answers_problems, as_json, body_of
+from triggers.responses import Problem, answers_problems, as_json, body_of, sender_of
 
 bp = df.Blueprint()
 
@@ -42,7 +42,7 @@ def studies_upload(
     body = body_of(req, config.max_request_bytes)
     data = _zip_file(req.headers.get("Content-Type", ""), body, store)
     try:
-        receipts = admit_archive(client, store, config, data, source=_SOURCE)
+        receipts = admit_archive(client, store, config, data, source=_SOURCE, sender=sender_of(req))
     except archive.ArchiveTooLarge as error:
         raise Problem(
             413,

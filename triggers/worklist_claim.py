@@ -5,7 +5,7 @@ from __future__ import annotations
 import azure.durable_functions as df
 import azure.functions as func
 
-from slicewatch import worklist as items
+from slicewatch import custody_record
 from triggers.responses import answers_problems
 from triggers.worklist_items import answer_change
 
@@ -20,4 +20,4 @@ def worklist_claim(req: func.HttpRequest) -> func.HttpResponse:
     Body: ``{"reader": "…"}``. 200: the item; 400: no reader; 404: no such item; 409: its state
     does not allow it, with the item as it stands.
     """
-    return answer_change(req, items.claim)
+    return answer_change(req, custody_record.claim)

@@ -9,7 +9,7 @@ import azure.durable_functions as df
 import azure.functions as func
 import grpc
 
-from slicewatch import inventory, storage
+from slicewatch import custody_record, inventory, settings, storage
 from slicewatch import worklist as items
 from triggers.responses import Problem, answers_problems, as_json
 from triggers.worklist_items import (
@@ -46,7 +46,8 @@ def worklist_decision(
     store = storage.current()
     item = changed(lambda: items.get(store, item_of(req)))
     _check_findings(store, item, decision["findings"])
-    item = changed(lambda: items.decide(store, item.id, reader, decision))
+    config = settings.current()
+    item = changed(lambda: custody_record.decide(store, config, item.id, reader, decision))
     _tell(client, item)
     return as_json(as_body(item))
 

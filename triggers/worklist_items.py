@@ -8,7 +8,8 @@ from typing import Any
 
 import azure.functions as func
 
-from slicewatch import storage
+from slicewatch import settings, storage
+from slicewatch.settings import Settings
 from slicewatch.worklist import Item, ItemConflict, NoSuchItem
 from triggers.responses import Problem, as_json
 
@@ -78,9 +79,9 @@ def changed(change: Callable[[], Item]) -> Item:
 
 
 def answer_change(
-    request: func.HttpRequest, change: Callable[[storage.Storage, str, str], Item]
+    request: func.HttpRequest, change: Callable[[storage.Storage, Settings, str, str], Item]
 ) -> func.HttpResponse:
     """Apply a change that needs the item and the reader alone, and answer with the item."""
     reader = reader_of(body_object(request))
-    store = storage.current()
-    return as_json(as_body(changed(lambda: change(store, item_of(request), reader))))
+    store, config = storage.current(), settings.current()
+    return as_json(as_body(changed(lambda: change(store, config, item_of(request), reader))))

@@ -1,0 +1,103 @@
+"""Write the steps of a study's way into its custody log, where they happen.
+
+Each is called after its step and before that is answered: a step whose entry cannot be written
+is not acknowledged, its caller tries again, and nothing is written twice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from slicewatch import custody, custody_chain, custody_events, inventory, worklist
+from slicewatch.arrival import Receipt
+from slicewatch.custody import Event, Log
+from slicewatch.model_registry import Registry
+from slicewatch.records import BatchResult, Review
+from slicewatch.settings import Settings
+from slicewatch.storage import REVIEWS, Storage
+from slicewatch.worklist import Item
+
+
+def arrivals(
+    storage: Storage,
+    settings: Settings,
+    receipts: Iterable[Receipt],
+    *,
+    door: str,
+    sender: Mapping[str, str],
+) -> None:
+    """One request's objects: one append for each study. Raises `StorageUnavailable`."""
+    log = custody.of(storage, settings)
+    for study, told in custody_events.arrived(receipts, door=door, sender=sender).items():
+        log.append(study, told)
+
+
+def screening(
+    storage: Storage, settings: Settings, study: str, counts: BatchResult, registry: Registry
+) -> None:
+    """One batch, with its results as they are stored. Raises `StorageUnavailable`."""
+    name = inventory.results_name(study, counts.batch, registry.digest)
+    content = storage.read(REVIEWS, name)
+    used = {one["model"] for one in json.loads(content)}
+    told = custody_events.screened(
+        counts,
+        results=name.removeprefix(f"{study}/"),
+        content=content,
+        models=[f"{one.key}:{one.sha256}" for one in registry.models if one.key in used],
+        registry=registry.digest,
+    )
+    custody.of(storage, settings).append(study, told)
+
+
+def publication(storage: Storage, settings: Settings, study: str, generation: int) -> None:
+    """A review that is published, and objects whose arrival could not be logged.
+
+    Raises `StorageUnavailable`.
+    """
+    log = custody.of(storage, settings)
+    found(storage, log, study)
+    content = storage.read(REVIEWS, inventory.review_name(study, generation))
+    log.append(study, custody_events.assessed(Review.from_json(json.loads(content)), content))
+
+
+def found(storage: Storage, log: Log, study: str) -> None:
+    """Log the objects in storage that no entry lists. Raises `StorageUnavailable`."""
+    # Listed first: what comes after the listing is logged by the door that stores it.
+    blobs = inventory.received(storage, study)
+    logged: set[str] = set()
+    for line in log.lines(study):
+        try:
+            body = custody_chain.parse(line).body
+        except custody_chain.Broken:
+            continue  # `verify` names it
+        if body.get("event") == Event.STORED:
+            logged |= body["data"]["objects"].keys()
+    log.append(study, custody_events.found(study, blobs, logged))
+
+
+def claim(storage: Storage, settings: Settings, item: str, reader: str) -> Item:
+    """`worklist.claim`, logged; a claim whose entry failed is logged by what follows it."""
+    claimed = worklist.claim(storage, item, reader)
+    custody.of(storage, settings).append(claimed.study, custody_events.item_claimed(claimed))
+    return claimed
+
+
+def release(storage: Storage, settings: Settings, item: str, reader: str) -> Item:
+    """`worklist.release`, logged before it is done: a released item cannot be released again,
+    so a request that is repeated would find no way to make up for a missing entry.
+    """
+    found = worklist.get(storage, item)
+    if found.state == "claimed" and found.holder == reader:
+        custody.of(storage, settings).append(found.study, custody_events.item_released(found))
+    return worklist.release(storage, item, reader)
+
+
+def decide(
+    storage: Storage, settings: Settings, item: str, reader: str, decision: dict[str, Any]
+) -> Item:
+    """`worklist.decide`, logged."""
+    decided = worklist.decide(storage, item, reader, decision)
+    custody.of(storage, settings).append(decided.study, custody_events.item_decided(decided))
+    return decided
