@@ -100,8 +100,9 @@ class Journal:
     def add(self, entry: Entry, *, urgent: bool = False, rebuilt: bool = False) -> bool:
         """Note an object that is in the spool; on the disk when this returns.
 
-        Bytes that were noted before change nothing, but that what the cloud refused is offered
-        once more. Returns whether there is something to do with the object.
+        A study that was over is not any more, unless the agent made the object itself. Bytes that
+        were noted before change nothing, but that what the cloud refused is offered once more.
+        Returns whether there is something to do with the object.
         """
         with self._transaction() as db:
             known = db.execute(
@@ -112,8 +113,9 @@ class Journal:
             db.execute(
                 "INSERT INTO studies (uid, first_seen, urgent, rebuilt)"
                 " VALUES (?, (SELECT ifnull(max(first_seen), 0) + 1 FROM studies), ?, ?)"
-                " ON CONFLICT (uid) DO UPDATE SET over = 0, urgent = max(urgent, excluded.urgent)",
-                (entry.study, int(urgent), int(rebuilt)),
+                " ON CONFLICT (uid) DO UPDATE SET over = over AND ?,"
+                " urgent = max(urgent, excluded.urgent)",
+                (entry.study, int(urgent), int(rebuilt), int(entry.generated)),
             )
             now = utc_now()
             db.execute(

@@ -53,16 +53,16 @@ class RunningAgent:
     """Runs as a context manager; started again after a kill, it finds what it had.
 
     Args:
+        place: its folder: configuration, log and spool.
         url: of the cloud.
         toml: replaces tables of the configuration, by name.
     """
 
-    def __init__(self, folder: Path, url: str, **toml: str) -> None:
-        self.folder = folder
+    def __init__(self, place: Path, url: str, /, **toml: str) -> None:
         self.port, self.status_port = free_port(), free_port()
-        self.config = folder / "edge.toml"
-        self.log = folder / "agent.log"
-        self.spool = folder / "spool"
+        self.config = place / "edge.toml"
+        self.log = place / "agent.log"
+        self.spool = place / "spool"
         tables = {
             "receive": f'[receive]\naddress = "127.0.0.1"\nport = {self.port}\n'
             '[[receive.peer]]\nae_title = "*"\naddresses = ["127.0.0.1"]\n',
@@ -71,7 +71,7 @@ class RunningAgent:
             "study": "[study]\nquiet_s = 1.0\n",
         }
         tables |= {
-            name: text.format(port=self.port, url=url, folder=folder) for name, text in toml.items()
+            name: text.format(port=self.port, url=url, folder=place) for name, text in toml.items()
         }
         self.config.write_text(
             "\n".join([*tables.values(), f"[status]\nport = {self.status_port}\n"])

@@ -189,8 +189,8 @@ def test_a_transfer_that_breaks_off_leaves_nothing_behind(
     with _associated(agent) as peer:
         for pdata in command:
             for context, value in pdata.presentation_data_value_list:
-                value = bytes([value[0]]) + value[1:].replace(b"\x01\x01", b"\x00\x00")
-                _send_data(peer, context, value)
+                with_data = value[1:].replace(b"\x01\x01", b"\x00\x00")  # (0000,0800)
+                _send_data(peer, context, value[:1] + with_data)
         for _ in range(8):
             _send_data(peer, 1, b"\x00" + bytes(10_000))
         arriving = agent.spool / "arriving"
@@ -245,7 +245,7 @@ def test_a_disk_that_fills_during_an_association_answers_out_of_resources_and_ke
     pixels = np.random.default_rng(0).integers(0, 999, (1024, 600)).astype(np.int16)
     large.write_bytes(studies.to_bytes(studies.ct_image(pixels, seed=35)))
     with RunningAgent(tmp_path, cloud.url, spool=spool) as agent:
-        code, said = dcmtk.store(agent.port, [paths[0], large, paths[1]])
+        _, said = dcmtk.store(agent.port, [paths[0], large, paths[1]])
         assert acknowledged(said) == [paths[0], large]
         assert "Refused: OutOfResources" in said or "A700" in said.upper(), said
         cloud.up()
