@@ -1,4 +1,4 @@
-"""``python -m training prepare|train|evaluate|export|all``."""
+"""``python -m training prepare|fetch|train|evaluate|export|all``."""
 
 from __future__ import annotations
 

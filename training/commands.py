@@ -75,6 +75,32 @@ def _tell(prepared: Prepared) -> int:
     return 1 if prepared.problems else 0
 
 
+def _add_fetch(commands: Subparsers) -> None:
+    parser = commands.add_parser(
+        "fetch", help="a data set that was prepared as a Function, onto this machine"
+    )
+    parser.add_argument("dataset", help="its name below training/inbox")
+    parser.add_argument("--out", type=Path, help="default: runs/data/DATASET")
+    parser.set_defaults(run=_run_fetch)
+
+
+def _run_fetch(options: argparse.Namespace) -> int:
+    from slicewatch.settings import SettingError
+    from slicewatch.storage import StorageUnavailable, current
+    from training.fetch import fetch
+
+    out = options.out or RUNS / "data" / options.dataset
+    try:
+        fetched = fetch(current(), options.dataset, out)
+    except (SettingError, StorageUnavailable) as error:
+        raise BadSource(str(error)) from None
+    manifest = json.loads((out / "manifest.json").read_text("utf-8"))
+    print(f"{fetched} files in {out}; the data set is {manifest['status']}")
+    for problem in manifest["problems"]:
+        print(f"misleading: {problem}")
+    return 1 if manifest["problems"] else 0
+
+
 def _add_train(commands: Subparsers) -> None:
     parser = commands.add_parser("train", help="train a detector from scratch, resumable")
     _add_domain(parser)
@@ -262,6 +288,7 @@ def _add_domain(parser: argparse.ArgumentParser) -> None:
 
 COMMANDS: tuple[Callable[[Subparsers], None], ...] = (
     _add_prepare,
+    _add_fetch,
     _add_train,
     _add_evaluate,
     _add_export,
