@@ -35,6 +35,16 @@ class Setting:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Slices a second, and processor time a slice in milliseconds: what other programs on the
+    machine do changes the first far more than the second.
+    """
+
+    slices_per_s: float
+    cpu_ms: float
+
+
 class Ceiling:
     """Runs one model on prepared slices."""
 
@@ -50,17 +60,20 @@ class Ceiling:
         one_call = [Setting(1, self._cores, spinning, b) for spinning in (True, False)
                     for b in _BATCHES]  # fmt: skip
         many_calls = [Setting(self._cores, 1, False, batch) for batch in _BATCHES]
-        return max(one_call + many_calls, key=lambda setting: self.measure(setting, seconds))
+        return max(
+            one_call + many_calls,
+            key=lambda setting: self.measure(setting, seconds).slices_per_s,
+        )
 
-    def measure(self, setting: Setting, seconds: float) -> float:
-        """Slices a second over `seconds`."""
+    def measure(self, setting: Setting, seconds: float) -> Rate:
+        """Run for `seconds`."""
         session = self._session(setting.threads, setting.spinning)
         name = session.get_inputs()[0].name
         starts = range(0, len(self._tensor) - setting.batch + 1, setting.batch)
         chunks = [self._tensor[start : start + setting.batch] for start in starts]
         done = [0] * setting.callers
         session.run(None, {name: chunks[0]})
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
 
         def call(caller: int) -> None:
             turn = caller
@@ -74,7 +87,8 @@ class Ceiling:
             thread.start()
         for thread in threads:
             thread.join()
-        return sum(done) / (time.perf_counter() - began)
+        elapsed, used = time.perf_counter() - began, time.process_time() - cpu
+        return Rate(sum(done) / elapsed, 1000 * used / sum(done))
 
     def _session(self, threads: int, spinning: bool) -> Any:
         if (threads, spinning) not in self._sessions:
