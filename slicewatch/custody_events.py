@@ -138,10 +138,12 @@ def assessed(review: Review, content: bytes) -> list[Happening]:
     return told
 
 
-def viewed(reader: str, item: str, day: str) -> list[Happening]:
-    """``viewed``: a reader saw the study of an item; once a day (UTC, ISO 8601), however often."""
-    key = f"viewed:{custody_chain.digest([reader, item, day])}"
-    return [Happening(Event.VIEWED, key, {"reader": reader}, {"item": item, "day": day})]
+def viewed(viewer: Mapping[str, str], day: str) -> list[Happening]:
+    """``viewed``: somebody was given pixels of the study; once a day (UTC, ISO 8601) for each
+    viewer, however many slices that were.
+    """
+    key = f"viewed:{custody_chain.digest([dict(viewer), day])}"
+    return [Happening(Event.VIEWED, key, viewer, {"day": day})]
 
 
 def item_claimed(item: Item) -> list[Happening]:

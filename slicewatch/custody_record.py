@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from slicewatch import custody, custody_chain, custody_events, inventory, worklist
@@ -75,6 +76,12 @@ def found(storage: Storage, log: Log, study: str) -> None:
         if body.get("event") == Event.STORED:
             logged |= body["data"]["objects"].keys()
     log.append(study, custody_events.found(study, blobs, logged))
+
+
+def viewing(storage: Storage, settings: Settings, study: str, viewer: Mapping[str, str]) -> None:
+    """Pixels that a viewer is given today: the first time costs an append, the others nothing."""
+    told = custody_events.viewed(viewer, datetime.now(UTC).date().isoformat())
+    custody.of(storage, settings).append(study, told)
 
 
 def claim(storage: Storage, settings: Settings, item: str, reader: str) -> Item:

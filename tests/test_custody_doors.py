@@ -33,6 +33,7 @@ from tests.doors import Engine, body_of, function_of, request, running_engine
 from triggers import (
     stow_store,
     study_evidence,
+    wado_study,
     worklist_claim,
     worklist_release,
 )
@@ -139,6 +140,26 @@ def test_what_another_holds_is_neither_released_nor_logged(
     worklist.claim(storage, item.id, "another")
     assert act(worklist_release, item).status_code == 409
     assert told(storage, settings, item.study) == []
+
+
+def test_who_was_given_pixels_is_told_once_a_day(
+    engine: Engine, storage: Storage, settings: Settings, seed: int
+) -> None:
+    study, objects = slices(seed)
+    assert function_of(stow_store)(stow(objects), engine.client).status_code == 200
+    for viewer in ("192.0.2.8", "192.0.2.8:99", "192.0.2.9"):
+        asked = request(
+            "GET",
+            f"dicomweb/studies/{study}",
+            headers={"X-Forwarded-For": viewer, "X-MS-CLIENT-PRINCIPAL-NAME": "R"},
+            study=study,
+        )
+        assert function_of(wado_study)(asked).status_code == 200
+    told_of = told(storage, settings, study)[2:]
+    assert [(one["event"], one["actor"]) for one in told_of] == [
+        ("viewed", {"principal": "R", "address": "192.0.2.8"}),
+        ("viewed", {"principal": "R", "address": "192.0.2.9"}),
+    ]
 
 
 # --- ordering a bundle --------------------------------------------------------------------------

@@ -8,10 +8,10 @@ from urllib.parse import parse_qsl, urlsplit
 
 import azure.functions as func
 
-from slicewatch import media_types
+from slicewatch import custody_record, media_types, settings, storage
 from slicewatch.media_types import Accepted, NotAcceptable
 from slicewatch.uids import is_uid
-from triggers.responses import Problem, answers_problems
+from triggers.responses import Problem, answers_problems, sender_of
 
 _MAX_QUERY = 64
 # The Functions host takes its key from the query; it is none of the transaction's.
@@ -75,6 +75,21 @@ def answer(
 ) -> func.HttpResponse:
     """A response with the body as it is."""
     return func.HttpResponse(body, status_code=status, mimetype=content_type, headers=headers)
+
+
+def logs_viewing(
+    door: Callable[[func.HttpRequest], func.HttpResponse],
+) -> Callable[[func.HttpRequest], func.HttpResponse]:
+    """Tell the study's custody log who was given its pixels, before they are given."""
+
+    @functools.wraps(door)
+    def logging(req: func.HttpRequest) -> func.HttpResponse:
+        given = door(req)
+        study = uids_of(req)[0]
+        custody_record.viewing(storage.current(), settings.current(), study, sender_of(req))
+        return given
+
+    return logging
 
 
 def answers_dicomweb[**P](

@@ -7,7 +7,7 @@ import azure.functions as func
 
 from slicewatch import holdings, settings, storage
 from slicewatch.limits import Limits
-from triggers.dicomweb import accepted_by, answer, answers_dicomweb, uids_of
+from triggers.dicomweb import accepted_by, answer, answers_dicomweb, logs_viewing, uids_of
 
 bp = df.Blueprint()
 
@@ -17,6 +17,7 @@ bp = df.Blueprint()
     methods=["GET"],
 )
 @answers_dicomweb
+@logs_viewing
 def wado_bulkdata(req: func.HttpRequest) -> func.HttpResponse:
     """Send a value that the object's metadata name by BulkDataURI, ``application/octet-stream``.
 

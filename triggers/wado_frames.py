@@ -7,7 +7,7 @@ import azure.functions as func
 
 from slicewatch import holdings, settings, storage
 from slicewatch.limits import Limits
-from triggers.dicomweb import accepted_by, answer, answers_dicomweb, uids_of
+from triggers.dicomweb import accepted_by, answer, answers_dicomweb, logs_viewing, uids_of
 
 bp = df.Blueprint()
 
@@ -16,6 +16,7 @@ bp = df.Blueprint()
     "dicomweb/studies/{study}/series/{series}/instances/{instance}/frames/{frames}", methods=["GET"]
 )
 @answers_dicomweb
+@logs_viewing
 def wado_frames(req: func.HttpRequest) -> func.HttpResponse:
     """Send frames as uncompressed pixel data, little endian, ``application/octet-stream``.
 

@@ -8,7 +8,7 @@ import azure.functions as func
 from slicewatch import holdings, settings, storage
 from slicewatch.limits import Limits
 from slicewatch.media_types import JPEG, PNG
-from triggers.dicomweb import accepted_by, answer, answers_dicomweb, query_of, uids_of
+from triggers.dicomweb import accepted_by, answer, answers_dicomweb, logs_viewing, query_of, uids_of
 
 bp = df.Blueprint()
 
@@ -18,6 +18,7 @@ bp = df.Blueprint()
     methods=["GET"],
 )
 @answers_dicomweb
+@logs_viewing
 def wado_frames_rendered(req: func.HttpRequest) -> func.HttpResponse:
     """Send one frame as JPEG or PNG; query ``window``, ``viewport``, ``quality``.
 

@@ -6,13 +6,14 @@ import azure.durable_functions as df
 import azure.functions as func
 
 from slicewatch import holdings, settings, storage
-from triggers.dicomweb import accepted_by, answer, answers_dicomweb, uids_of
+from triggers.dicomweb import accepted_by, answer, answers_dicomweb, logs_viewing, uids_of
 
 bp = df.Blueprint()
 
 
 @bp.route("dicomweb/studies/{study}/series/{series}/instances/{instance}", methods=["GET"])
 @answers_dicomweb
+@logs_viewing
 def wado_instance(req: func.HttpRequest) -> func.HttpResponse:
     """Send an object, bytes unchanged, bare or as ``multipart/related``.
 

@@ -8,13 +8,14 @@ import azure.functions as func
 from slicewatch import holdings, settings, storage
 from slicewatch.limits import Limits
 from slicewatch.media_types import JPEG, PNG
-from triggers.dicomweb import accepted_by, answer, answers_dicomweb, query_of, uids_of
+from triggers.dicomweb import accepted_by, answer, answers_dicomweb, logs_viewing, query_of, uids_of
 
 bp = df.Blueprint()
 
 
 @bp.route("dicomweb/studies/{study}/series/{series}/instances/{instance}/rendered", methods=["GET"])
 @answers_dicomweb
+@logs_viewing
 def wado_rendered(req: func.HttpRequest) -> func.HttpResponse:
     """Send the object, or its first frame, as JPEG or PNG; query ``window``, ``viewport``,
     ``quality``.
