@@ -35,6 +35,7 @@ def screen_slices(request: dict) -> dict:  # type: ignore[type-arg]  # the worke
         registry,
         Limits.of(settings.current()),
         threads=settings.current().onnx_threads,
+        forensics=settings.current().forensic_features == "on",
     )
     counts = screening.count(wanted.batch, slices)
     inventory.write_results(store, wanted.study, wanted.batch, registry.digest, slices, counts)

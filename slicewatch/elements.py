@@ -27,6 +27,10 @@ PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 
 _MAX_DEPTH = 32
 
+MIN_PRIVATE = 64
+"""Private elements of this many bytes and more are kept: shorter ones can hide little. Each takes
+its bytes of the file, so their number is bounded by it."""
+
 # PS3.5 section 7.1.2: these VRs have a 16-bit length, all others, unknown ones too, 32 bits.
 _SHORT_VRS = frozenset(
     b"AE,AS,AT,CS,DA,DS,DT,FD,FL,IS,LO,LT,PN,SH,SL,SS,ST,TM,UI,UL,US".split(b",")
@@ -55,6 +59,11 @@ class Element(NamedTuple):
     start: int
     stop: int
     undefined: bool
+
+
+def _is_notable(tag: int, length: int) -> bool:
+    """Whether a private element is kept: a large one, or a creator (PS3.5 section 7.8.1)."""
+    return length >= MIN_PRIVATE or 0x10 <= tag & 0xFFFF <= 0xFF
 
 
 def _truncated(where: str) -> NoReturn:
@@ -184,7 +193,8 @@ class Scanner:
                 end = position = value + length
                 if end > stop:
                     self._overrun(stop, f"({tag >> 16:04X},{tag & 0xFFFF:04X})")
-            if found is not None and tag in wanted:
+            keep = tag in wanted or (tag & 0x10000 and _is_notable(tag, end - value))
+            if found is not None and keep:
                 found[tag] = Element(vr, value, end, length == UNDEFINED)
                 if tag in PIXEL_TAGS:
                     return position
@@ -254,6 +264,10 @@ class Dataset:
         """Length of the pixel data's value; 0 without pixel data."""
         element = self.pixel_data
         return 0 if element is None else element.stop - element.start
+
+    def private(self) -> Iterator[tuple[int, Element]]:
+        """Tag and place of the private elements that were kept; see `MIN_PRIVATE`."""
+        return ((tag, element) for tag, element in self.elements.items() if tag & 0x10000)
 
     def raw(self, tag: int) -> bytes:
         """The value's bytes; empty where the element is absent."""

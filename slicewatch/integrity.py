@@ -23,6 +23,15 @@ from slicewatch.checks import (
     usual,
 )
 from slicewatch.dicom_times import Span
+from slicewatch.forensics import (
+    copy_move,
+    metadata,
+    outliers,
+    private_data,
+    recompression,
+    signatures,
+    texture,
+)
 from slicewatch.records import UNIFORM_PIXELS, IntegrityIssue, SliceResult
 from slicewatch.stacks import SAME_PLANE_MM, is_placed
 
@@ -360,6 +369,14 @@ CHECKS: tuple[Check, ...] = (
     Check("time-in-future", "warning", _future_times),
     Check("content-before-study", "warning", _content_before_study),
     Check("content-before-acquisition", "warning", _content_before_acquisition),
+    # forensic: what screening measured, compared over the study
+    *outliers.CHECKS,
+    *copy_move.CHECKS,
+    *texture.CHECKS,
+    *recompression.CHECKS,
+    *metadata.CHECKS,
+    *signatures.CHECKS,
+    *private_data.CHECKS,
 )
 
 CODES = frozenset(line.code for line in CHECKS)

@@ -169,6 +169,9 @@ class Geometry(Record):
 UNIFORM_PIXELS = "uniform-pixels"
 """Note of a frame whose pixels all have one value: padding, which repeats without meaning."""
 
+NOT_MEASURED = "not-measured"
+"""Note of a frame or object on which a forensic measurement failed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Traces(Record):

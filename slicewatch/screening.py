@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from slicewatch.detector import MAX_BATCH, detector_for
 from slicewatch.dicom import Frame, Header, Limits, Rejected, read
+from slicewatch.forensics import evidence
 from slicewatch.model_registry import Choice, Model, Registry
 from slicewatch.pixels import to_gray
 from slicewatch.records import UNIFORM_PIXELS, BatchResult, Outcome, Reason, SliceResult
@@ -34,7 +35,12 @@ _logger = logging.getLogger(__name__)
 
 
 def screen(
-    objects: Iterable[Source], registry: Registry, limits: Limits, *, threads: int = 0
+    objects: Iterable[Source],
+    registry: Registry,
+    limits: Limits,
+    *,
+    threads: int = 0,
+    forensics: bool = True,
 ) -> list[SliceResult]:
     """Screen objects: fetch, decode, window, detect.
 
@@ -44,6 +50,7 @@ def screen(
 
     Args:
         threads: of an inference call; 0: one for each core.
+        forensics: measure what the forensic checks compare (`slicewatch.forensics`), too.
 
     Returns:
         A result for each frame, and one for each object that gave none, in the order of
@@ -54,7 +61,7 @@ def screen(
         ModelError: a model that is needed cannot be loaded.
         Exception: whatever fetching raises.
     """
-    batch = _Batch(registry, threads)
+    batch = _Batch(registry, threads, forensics)
     for blob, sha256, data in _fetched(objects):
         batch.add(SliceResult(blob, sha256, Outcome.REJECTED), data, limits)
     return batch.finish()
@@ -103,15 +110,16 @@ class _Pending:
 
 
 class _Batch:
-    def __init__(self, registry: Registry, threads: int) -> None:
+    def __init__(self, registry: Registry, threads: int, forensics: bool) -> None:
         self._registry = registry
         self._threads = threads
+        self._forensics = forensics
         self._results: list[SliceResult] = []
         self._pending: dict[Model, _Pending] = {}
 
     def add(self, blank: SliceResult, data: bytes, limits: Limits) -> None:
         """Read one object; its frames join the next inference call."""
-        for known, header, frame in _read(blank, data, limits):
+        for known, header, frame in _read(blank, data, limits, self._forensics):
             if frame is None or header is None:
                 self._results.append(known)
             elif (choice := self._registry.choose(header.attributes)) is None:
@@ -150,7 +158,7 @@ class _Batch:
 
 
 def _read(
-    blank: SliceResult, data: bytes, limits: Limits
+    blank: SliceResult, data: bytes, limits: Limits, forensics: bool
 ) -> Iterator[tuple[SliceResult, Header | None, Frame | None]]:
     """What is known of each frame; last, without a frame, why there are no more of them."""
     known, header, number = blank, None, 0
@@ -158,8 +166,11 @@ def _read(
         instance = read(data, limits)
         header = instance.header
         known = _with_header(blank, header)
+        if forensics:
+            known = evidence.with_object(known, data, instance)
         for frame in instance.frames():
-            yield _with_frame(known, frame), header, frame
+            result = _with_frame(known, frame)
+            yield evidence.with_frame(result, frame) if forensics else result, header, frame
             number = frame.number
         return
     except Rejected as error:

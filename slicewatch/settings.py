@@ -164,6 +164,13 @@ class Settings:
         low=0,
         high=256,
     )
+    forensic_features: str = _setting(
+        "SLICEWATCH_FORENSIC_FEATURES",
+        "on",
+        "measure each slice for the forensic checks while it is screened; off: those checks that "
+        "look at pixels, scanners, signatures and private data stay silent",
+        choices=("on", "off"),
+    )
     models: Path = _setting(
         "SLICEWATCH_MODELS", _ROOT / "models", "folder of the model registry (TOML and weights)"
     )

@@ -59,6 +59,44 @@ MODEL_SELECTION: dict[str, int] = {
 }
 """Attributes that a model's description may ask for."""
 
+ACQUISITION: dict[str, int] = {
+    "ImageType": IMAGE_TYPE,
+    "Manufacturer": 0x00080070,
+    "StationName": 0x00081010,
+    "ManufacturerModelName": 0x00081090,
+    "KVP": 0x00180060,
+    "MagneticFieldStrength": 0x00180087,
+    "DeviceSerialNumber": 0x00181000,
+    "SoftwareVersions": 0x00181020,
+    "ReconstructionDiameter": 0x00181100,
+    "GantryDetectorTilt": 0x00181120,
+    "TableHeight": 0x00181130,
+    "ExposureTime": 0x00181150,
+    "XRayTubeCurrent": 0x00181151,
+    "Exposure": 0x00181152,
+    "ConvolutionKernel": 0x00181210,
+    "CTDIvol": 0x00189345,
+    "SliceLocation": 0x00201041,
+    "RescaleSlope": 0x00281053,
+    "LossyImageCompression": LOSSY_IMAGE_COMPRESSION,
+    "LossyImageCompressionRatio": LOSSY_IMAGE_COMPRESSION_RATIO,
+    "LossyImageCompressionMethod": 0x00282114,
+}
+"""Attributes that the instances of a series are compared by, for the integrity of a study."""
+
+# Digital Signatures macro, section C.12.1.1.3
+MAC_PARAMETERS_SEQUENCE = 0x4FFE0001
+DIGITAL_SIGNATURES_SEQUENCE = 0xFFFAFFFA
+MAC_ID_NUMBER = 0x04000005
+MAC_CALCULATION_TRANSFER_SYNTAX_UID = 0x04000010
+MAC_ALGORITHM = 0x04000015
+DATA_ELEMENTS_SIGNED = 0x04000020
+CERTIFICATE_TYPE = 0x04000110
+CERTIFICATE_OF_SIGNER = 0x04000115
+SIGNATURE = 0x04000120
+CERTIFIED_TIMESTAMP_TYPE = 0x04000305
+CERTIFIED_TIMESTAMP = 0x04000310
+
 # Image Pixel, section C.7.6.3
 SAMPLES_PER_PIXEL = 0x00280002
 PHOTOMETRIC_INTERPRETATION = 0x00280004
@@ -111,5 +149,5 @@ READ: frozenset[int] = frozenset(
     for name, value in list(globals().items())
     if name.isupper()
     for tag in ([value] if isinstance(value, int) else value if isinstance(value, tuple) else ())
-).union(MODEL_SELECTION.values())
+).union(MODEL_SELECTION.values(), ACQUISITION.values())
 """All of them: what is kept of a dataset."""

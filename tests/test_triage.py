@@ -233,7 +233,7 @@ HEAD = 'name = "test"\n# a comment\n'
             HEAD + rule('code = "slise-gap"', kind="integrity"),
             8,
             "rule[1].integrity.code",
-            "one of content-before-acquisition",
+            "one of compression-traces",
         ),
         (
             HEAD + rule('\nmin_severity = "fatal"', kind="integrity"),
