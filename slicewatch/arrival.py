@@ -16,7 +16,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from slicewatch import inventory
+from slicewatch import catalogue, inventory
+from slicewatch.catalogue import Cataloguer
 from slicewatch.limits import Limits, Rejected
 from slicewatch.records import Reason
 from slicewatch.settings import Settings
@@ -86,6 +87,7 @@ class Intake:
         self._study_uid = study_uid
         self._opened: set[str] = set()
         self._gone: StorageUnavailable | None = None
+        self._cataloguer = Cataloguer(storage)
         self._lock = threading.Lock()
 
     def receive_all(self, objects: Iterable[Offered]) -> list[Receipt]:
@@ -142,7 +144,8 @@ class Intake:
                 known, data, Rejected(Reason.WRONG_STUDY, "StudyInstanceUID differs")
             )
         self._open(known.study_instance_uid)
-        return self._store(known, data)
+        self._cataloguer.enter(header, data)
+        return self._store(known, data, catalogue.note(header))
 
     def _open(self, study: str) -> None:
         """Mark the study unfinished before its first object is stored: whatever ends this
@@ -160,13 +163,14 @@ class Intake:
                     raise
                 self._opened.add(study)
 
-    def _store(self, known: Receipt, data: bytes) -> Receipt:
+    def _store(self, known: Receipt, data: bytes, noted: dict[str, str]) -> Receipt:
         digest = hashlib.sha256(data).hexdigest()
         known = replace(known, sha256=digest)
         metadata = {
             "sha256": digest,
             "source": self._source,
             "received": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            **noted,
         }
         stem = "/".join(
             (known.study_instance_uid, known.series_instance_uid, known.sop_instance_uid)

@@ -6,7 +6,10 @@ import base64
 import contextlib
 import io
 import json
-from collections.abc import Iterator
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from slicewatch.transfer_syntaxes import NATIVE
@@ -39,7 +42,18 @@ def read(data: bytes) -> Dataset:
     """
     from pydicom import dcmread
 
+    _silence_pydicom()
     return dcmread(io.BytesIO(data), force=True)
+
+
+@cache
+def _silence_pydicom() -> None:
+    """What pydicom says of bad values quotes them: patients' names and dates would be logged."""
+    from pydicom import config
+
+    config.settings.reading_validation_mode = config.IGNORE
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module="pydicom")
 
 
 def metadata(dataset: Dataset, bulk_data_uri: str) -> Json:
@@ -63,6 +77,21 @@ def metadata(dataset: Dataset, bulk_data_uri: str) -> Json:
             if found.get("00280100", {}).get("Value") == [8]:
                 found["00280004"] = {"vr": "CS", "Value": ["RGB"]}
     return dict(sorted(found.items()))
+
+
+def pick(dataset: Dataset, attributes: Mapping[str, str], max_value: int) -> Json:
+    """Some attributes of a dataset, by tag and the VR they are to have.
+
+    A value that is too long (`max_value` characters of JSON) or of another VR is left out.
+    """
+    found: Json = {}
+    for name, vr in attributes.items():
+        # As in `_attributes`.
+        with contextlib.suppress(Exception):
+            attribute = _attribute(dataset[int(name, 16)], dataset, "")
+            if attribute["vr"] == vr and len(dumps(attribute)) <= max_value:
+                found[name] = attribute
+    return found
 
 
 def transfer_syntax(dataset: Dataset) -> str:

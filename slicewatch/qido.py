@@ -1,0 +1,331 @@
+"""Search transactions of DICOMweb (QIDO-RS, PS3.18 section 10.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import IntEnum
+from itertools import islice
+from typing import Any
+
+from slicewatch import catalogue, holdings, matching, wado
+from slicewatch.catalogue import INSTANCE_ATTRIBUTES, SERIES_ATTRIBUTES, STUDY_ATTRIBUTES
+from slicewatch.holdings import Held
+from slicewatch.limits import Limits
+from slicewatch.matching import Test
+from slicewatch.storage import Storage
+
+type Json = dict[str, Any]
+
+MOST_RESULTS = 1000
+DEFAULT_RESULTS = 100
+_WORKERS = 8
+
+STUDY_UID, SERIES_UID, SOP_UID = "0020000D", "0020000E", "00080018"
+_MODALITIES = "00080061"
+_MODALITY = "00080060"
+_NOT_MATCHING = ("limit", "offset", "fuzzymatching", "includefield", "accept")
+
+
+class Level(IntEnum):
+    """What is searched for."""
+
+    STUDY = 1
+    SERIES = 2
+    INSTANCE = 3
+
+
+# Attributes that can be matched, by the level that has them.
+_KEYS: dict[Level, dict[str, str]] = {
+    Level.STUDY: {**STUDY_ATTRIBUTES, _MODALITIES: "CS"},
+    Level.SERIES: SERIES_ATTRIBUTES,
+    Level.INSTANCE: {**INSTANCE_ATTRIBUTES, SOP_UID: "UI"},
+}
+
+
+class BadQuery(ValueError):
+    """The query cannot be answered; the text names the parameter and never its value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A search.
+
+    Attributes:
+        level: of the results.
+        keys: tag → test, universal ones left out; those of each level in a dictionary of its own.
+        uids: study, series and SOP instance UIDs that the keys name, for a narrower look.
+        dates: bounds of the Study Date.
+        fuzzy: fuzzy matching was asked for, which is not done.
+    """
+
+    level: Level
+    keys: dict[Level, dict[str, Test]]
+    uids: frozenset[str] | None
+    dates: tuple[str, str]
+    limit: int
+    offset: int
+    fuzzy: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The results, and whether there are more of them after these."""
+
+    results: list[Json]
+    more: bool
+
+
+def parse(level: Level, parameters: Sequence[tuple[str, str]]) -> Query:
+    """Read the parameters of a query (PS3.18 section 8.3.4).
+
+    Raises:
+        BadQuery: a name that is no attribute of this search, or a malformed value.
+    """
+    plain: dict[str, str] = {}
+    keys: dict[str, list[str]] = {}
+    for name, value in parameters:
+        if name in _NOT_MATCHING:
+            plain[name] = value
+            if name == "includefield":
+                _check_fields(value)
+        else:
+            keys.setdefault(_tag(name), []).append(value)
+    tests: dict[Level, dict[str, Test]] = {one: {} for one in Level}
+    for tag, values in keys.items():
+        owner = next((one for one in Level if one <= level and tag in _KEYS[one]), None)
+        if owner is None:
+            raise BadQuery(f"{tag} cannot be matched in this search")
+        try:
+            test = matching.compile_key(_KEYS[owner][tag], values)
+        except matching.BadKey as error:
+            raise BadQuery(f"the value of {tag} cannot be matched: {error}") from None
+        if test is not None:
+            tests[owner][tag] = test
+    uids = [uid for value in keys.get(STUDY_UID, ()) for uid in matching.uid_list(value)]
+    return Query(
+        level=level,
+        keys=tests,
+        uids=frozenset(uids) or None,
+        dates=matching.date_range(keys.get("00080020", ())),
+        limit=min(MOST_RESULTS, _count(plain, "limit", DEFAULT_RESULTS, 1)),
+        offset=_count(plain, "offset", 0, 0),
+        fuzzy=_truth(plain.get("fuzzymatching", "false")),
+    )
+
+
+def search(
+    storage: Storage, query: Query, scope: Sequence[str], base_url: str, limits: Limits
+) -> Found:
+    """The matches, in an order that stays: the newest study first, then by series and instance
+    number. Attributes of the levels above are given where the URL does not fix them.
+
+    Args:
+        scope: study and series UID that the URL names, if it does.
+        base_url: of the DICOMweb service, without a slash at its end.
+    """
+    studies = _studies(storage, query, scope)
+    if query.level is Level.STUDY:
+        found = _present_studies(storage, studies, base_url)
+    else:
+        matches = _series(storage, query, scope, studies)
+        if query.level is Level.SERIES:
+            found = _present_series(storage, matches, base_url, bare=bool(scope))
+        else:
+            found = _instances(storage, query, scope, matches, base_url, limits)
+    # One more than wanted tells whether there are more.
+    wanted = list(islice(found, query.offset, query.offset + query.limit + 1))
+    return Found(wanted[: query.limit], len(wanted) > query.limit)
+
+
+# --- reading the query --------------------------------------------------------------------------
+
+
+def _tag(name: str) -> str:
+    """An attribute's tag, of its keyword or of the tag itself."""
+    from pydicom.datadict import tag_for_keyword
+
+    if len(name) == 8 and all(char in "0123456789abcdefABCDEF" for char in name):
+        return name.upper()
+    tag = tag_for_keyword(name) if name.isidentifier() else None
+    if tag is None:
+        raise BadQuery(f"{name[:40]!r} is neither a parameter nor an attribute of DICOM")
+    return f"{tag:08X}"
+
+
+def _check_fields(value: str) -> None:
+    """``includefield`` asks for attributes; all that are kept are given anyway."""
+    for name in value.split(","):
+        for part in name.split("."):
+            if part != "all":
+                _tag(part)
+
+
+def _count(plain: dict[str, str], name: str, default: int, least: int) -> int:
+    text = plain.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 10) or int(text) < least:
+        raise BadQuery(f"{name} is no whole number of at least {least}")
+    return int(text)
+
+
+def _truth(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise BadQuery("fuzzymatching is neither true nor false")
+    return text == "true"
+
+
+# --- studies ------------------------------------------------------------------------------------
+
+
+def _value(attributes: Json, tag: str) -> Any:
+    return (attributes.get(tag, {}).get("Value") or [""])[0]
+
+
+def _passes(attributes: Json, tests: dict[str, Test]) -> bool:
+    return all(matching.matches(attributes.get(tag), test) for tag, test in tests.items())
+
+
+def _studies(storage: Storage, query: Query, scope: Sequence[str]) -> list[Json]:
+    """Attributes of the studies that match, the newest first."""
+    tests = dict(query.keys[Level.STUDY])
+    modality = tests.pop(_MODALITIES, None)
+    uids = frozenset(scope[:1]) or query.uids
+    found = [one for one in catalogue.studies(storage, uids, query.dates) if _passes(one, tests)]
+    if modality is not None:
+        having = {
+            one.study
+            for one in catalogue.series(storage, scope[0] if scope else None)
+            if matching.matches(one.attributes.get(_MODALITY), modality)
+        }
+        found = [one for one in found if _value(one, STUDY_UID) in having]
+    found.sort(key=lambda one: _value(one, STUDY_UID))
+    found.sort(key=lambda one: (_value(one, "00080020"), _value(one, "00080030")), reverse=True)
+    return found
+
+
+def _ahead[T, U](work: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
+    """`work` of each item in order, some at a time, and no more than are asked for."""
+    waiting = iter(items)
+    with ThreadPoolExecutor(_WORKERS, thread_name_prefix="search") as pool:
+        while batch := list(islice(waiting, _WORKERS)):
+            yield from pool.map(work, batch)
+
+
+def _present_studies(storage: Storage, studies: Iterable[Json], base_url: str) -> Iterator[Json]:
+    def present(study: Json) -> Json | None:
+        uid = _value(study, STUDY_UID)
+        objects = list(holdings.listing(storage, uid))
+        if not objects:
+            return None
+        held = {one.series for one in objects}
+        modalities = sorted(
+            {
+                str(_value(one.attributes, _MODALITY))
+                for one in catalogue.series(storage, uid)
+                if one.uid in held
+            }
+            - {""}
+        )
+        return _sorted(
+            study
+            | _available(f"{base_url}/studies/{uid}")
+            | {
+                _MODALITIES: {"vr": "CS"} | ({"Value": modalities} if modalities else {}),
+                "00201206": {"vr": "IS", "Value": [len(held)]},
+                "00201208": {"vr": "IS", "Value": [len(objects)]},
+            }
+        )
+
+    return (one for one in _ahead(present, studies) if one is not None)
+
+
+def _available(url: str) -> Json:
+    """Retrieve URL and Instance Availability."""
+    return {
+        "00080056": {"vr": "CS", "Value": ["ONLINE"]},
+        "00081190": {"vr": "UR", "Value": [url]},
+    }
+
+
+def _sorted(attributes: Json) -> Json:
+    return dict(sorted(attributes.items()))
+
+
+# --- series -------------------------------------------------------------------------------------
+
+type _Series = tuple[Json, catalogue.Series]
+
+
+def _series(
+    storage: Storage, query: Query, scope: Sequence[str], studies: list[Json]
+) -> list[_Series]:
+    """The series that match, each with its study's attributes, in the order of the studies."""
+    place = {_value(one, STUDY_UID): index for index, one in enumerate(studies)}
+    if len(place) == 1:
+        found = catalogue.series(storage, next(iter(place)))
+    else:
+        found = catalogue.series(storage) if place else iter(())
+    series = [
+        one
+        for one in found
+        if one.study in place
+        and (len(scope) < 2 or one.uid == scope[1])
+        and _passes(one.attributes, query.keys[Level.SERIES])
+    ]
+    series.sort(key=lambda one: (place[one.study], *_numbered(one.attributes, "00200011"), one.uid))
+    return [(studies[place[one.study]], one) for one in series]
+
+
+def _numbered(attributes: Json, tag: str) -> tuple[bool, int]:
+    """A key that puts what has no number last."""
+    number = _value(attributes, tag)
+    return (False, number) if isinstance(number, int) else (True, 0)
+
+
+def _present_series(
+    storage: Storage, series: Iterable[_Series], base_url: str, *, bare: bool
+) -> Iterator[Json]:
+    def present(pair: _Series) -> Json | None:
+        study, one = pair
+        count = sum(1 for _ in holdings.listing(storage, one.study, one.uid))
+        if not count:
+            return None
+        return _sorted(
+            ({} if bare else study)
+            | {STUDY_UID: study[STUDY_UID]}
+            | one.attributes
+            | _available(f"{base_url}/studies/{one.study}/series/{one.uid}")
+            | {"00201209": {"vr": "IS", "Value": [count]}}
+        )
+
+    return (one for one in _ahead(present, series) if one is not None)
+
+
+# --- instances ----------------------------------------------------------------------------------
+
+
+def _instances(
+    storage: Storage,
+    query: Query,
+    scope: Sequence[str],
+    series: list[_Series],
+    base_url: str,
+    limits: Limits,
+) -> Iterator[Json]:
+    for study, one in series:
+        above: Json = {STUDY_UID: study[STUDY_UID], SERIES_UID: one.attributes[SERIES_UID]}
+        if not scope:
+            above |= study
+        if len(scope) < 2:
+            above |= one.attributes
+        matches: list[tuple[tuple[bool, int, str], Held, Json]] = []
+        for held in holdings.listing(storage, one.study, one.uid):
+            attributes = catalogue.instance_attributes(storage, held, limits)
+            if _passes(attributes, query.keys[Level.INSTANCE]):
+                place = *_numbered(attributes, "00200013"), held.instance
+                matches.append((place, held, attributes))
+        for _, held, attributes in sorted(matches, key=lambda match: match[0]):
+            yield _sorted(above | attributes | _available(wado.instance_url(base_url, held)))

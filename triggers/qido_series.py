@@ -1,0 +1,20 @@
+"""``qido_series``: Search for series of all studies (QIDO-RS, PS3.18 section 10.6)."""
+
+from __future__ import annotations
+
+import azure.durable_functions as df
+import azure.functions as func
+
+from triggers.dicomweb import answers_dicomweb
+from triggers.qido import search
+
+bp = df.Blueprint()
+
+
+@bp.route("dicomweb/series", methods=["GET"])
+@answers_dicomweb
+def qido_series(req: func.HttpRequest) -> func.HttpResponse:
+    """Search for series of all studies; see `triggers.qido.search`."""
+    from slicewatch.qido import Level
+
+    return search(req, Level.SERIES)
