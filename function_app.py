@@ -21,7 +21,7 @@ from activities import (
     unpack_archive,
 )
 from orchestrators import export_evidence, prepare_dataset, review_study
-from slicewatch import model_registry, settings, triage
+from slicewatch import custody_chain, model_registry, settings, triage
 from triggers import (
     dataset_prepare,
     dataset_status,
@@ -57,9 +57,9 @@ from triggers import (
     worklist_release,
 )
 
-# A broken setting, model or policy stops the app here, with an error that names it, and not at
+# A broken setting, key, model or policy stops the app here, with an error that names it, and not at
 # the first study.
-settings.current()
+custody_chain.signer_of(settings.current())
 for model in model_registry.current().models:
     model.read_weights()
 triage.current()
