@@ -17,6 +17,7 @@ start: setup
 
 # Most tests wait for processes and clocks more than they work, so a few files run side by side.
 test: setup check
+	@./setup.sh peers
 	$(PYTHON) -m pytest -q -m "not training" -n 3 --dist loadfile $(PYTEST_ARGS)
 
 test-train: .venv-train/.installed node_modules/.installed

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Sets up the development environment: `setup.sh python` makes .venv, `setup.sh train` makes
-# .venv-train with Ultralytics, `setup.sh node` installs the storage emulator. Called by make;
-# running it again is harmless.
+# .venv-train with Ultralytics, `setup.sh node` installs the storage emulator, `setup.sh peers`
+# what tests talk to. Called by make; running it again is harmless.
 set -eu
 cd "$(dirname "$0")"
 
@@ -42,8 +42,17 @@ node)
     echo "Installing the storage emulator into node_modules …"
     npm ci --silent --no-progress
     ;;
+peers)
+    # The edge agent's tests talk to DCMTK's clients, which come from the system's packages.
+    command -v storescu >/dev/null 2>&1 && exit 0
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        echo "Installing DCMTK for the tests of the edge agent …"
+        { apt-get update -qq && apt-get install -y -qq --no-install-recommends dcmtk; } >/dev/null 2>&1 && exit 0
+    fi
+    echo "DCMTK is not installed: tests with its clients are skipped. Install the package dcmtk to run them." >&2
+    ;;
 *)
-    echo "usage: setup.sh python|train|node" >&2
+    echo "usage: setup.sh python|train|node|peers" >&2
     exit 2
     ;;
 esac

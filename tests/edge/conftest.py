@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,8 +22,13 @@ type Files = Callable[..., list[Path]]
 
 @pytest.fixture(scope="session")
 def dcmtk() -> Dcmtk:
-    """Fails, and names the package, where DCMTK is not installed."""
-    return Dcmtk()
+    """Where DCMTK is not installed its tests are skipped, which says so; in CI they fail."""
+    try:
+        return Dcmtk()
+    except RuntimeError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
 
 
 @pytest.fixture
