@@ -196,7 +196,7 @@ def _intensities(value: Any) -> dict[str, str]:
     if not isinstance(value, dict):
         raise BadDescription(f"{FILE}: intensities: expected modality = preset")
     for preset in value.values():
-        if preset not in PRESETS:
+        if not isinstance(preset, str) or preset not in PRESETS:
             raise BadDescription(
                 f"{FILE}: intensities: expected presets of {', '.join(sorted(PRESETS))}"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from types import ModuleType
 from typing import Any
 
@@ -17,9 +18,11 @@ from activities import (
     unpack_archive,
 )
 from slicewatch import dataset_store, inventory
+from slicewatch import settings as app_settings
 from slicewatch.records import (
     PreparationStep,
 )
+from slicewatch.settings import Settings
 from slicewatch.storage import Storage, StorageUnavailable
 from tests import studies
 from tests.datasets.inbox import (
@@ -225,3 +228,37 @@ def test_a_blob_that_is_of_no_data_set_is_left_alone(
     assert set(dataset_store.open_datasets(inbox.storage)) == before
     assert "left alone" in caplog.text
     assert "Ward" not in caplog.text
+
+
+def test_no_more_batches_are_in_flight_than_the_setting_allows(
+    inbox: Inbox, seed: int, app: pytest.MonkeyPatch
+) -> None:
+    from slicewatch import dataset_intake
+
+    inbox.put("all.zip", zipped(two_patients(seed)))
+    config = configured_as(app, SLICEWATCH_BATCH_SIZE="1", SLICEWATCH_MAX_IN_FLIGHT="2")
+    assert config.max_in_flight == 2
+    inspect, lock, flying, most = dataset_intake.inspect, threading.Lock(), 0, 0
+
+    def counted(*args: Any) -> Any:
+        nonlocal flying, most
+        with lock:
+            flying += 1
+            most = max(most, flying)
+        try:
+            return inspect(*args)
+        finally:
+            with lock:
+                flying -= 1
+
+    app.setattr(dataset_intake, "inspect", counted)
+    assert inbox.prepared()["status"] == "prepared"
+    assert most == 2
+
+
+def configured_as(app: pytest.MonkeyPatch, **environ: str) -> Settings:
+    """These app settings on top of those of the tests."""
+    connection = {"AzureWebJobsStorage": app_settings.current().storage}
+    config = app_settings.load(connection | environ)
+    app.setattr(app_settings, "current", lambda: config)
+    return config
