@@ -6,11 +6,12 @@ import datetime
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from edge.config import Config
 from edge.deidentify import Deidentifier, deidentified
-from edge.entries import State, utc_now
+from edge.entries import Entry, State, utc_now
 from edge.folder_watch import FolderWatch
 from edge.intake import Intake, rebuild
 from edge.journal import Journal, JournalDamaged
@@ -61,8 +62,10 @@ class Agent:
             key = config.deidentify.key_file.read_bytes().strip()
             self._pseudonyms = Pseudonyms(key, config.spool.folder / "pseudonyms.sqlite")
             deidentifier = Deidentifier(config.deidentify, self._pseudonyms)
+        journal_is_new = not spool.journal_file.exists()
         journal = self._journal = open_journal(spool)
-        self._recover(first_state)
+        journal_is_new |= not journal.spooled()
+        self._recover(first_state, journal_is_new)
         outside = deidentifier.outside if deidentifier else _same
         self._uploader = Uploader(
             config.cloud,
@@ -78,8 +81,9 @@ class Agent:
             journal,
             max_object_bytes=config.receive.max_object_bytes if config.receive else 1 << 40,
             first_state=first_state,
-            arrived=lambda _: self._uploader.wake(),
+            arrived=self._arrived,
         )
+        self._intake = intake
         self._looking: LookingFirst | None = None
         if config.look_first is not None:
             self._looking = LookingFirst(
@@ -128,6 +132,12 @@ class Agent:
             if fault := self.healthy():
                 raise AgentFailed(fault)
 
+    def _arrived(self, entries: Sequence[Entry]) -> None:
+        """In the journal now: the door's own touch may have come before that."""
+        for study in {entry.study for entry in entries}:
+            self._watch.touch_again(study)
+        self._uploader.arrived(len(entries))
+
     def stop(self) -> None:
         """Let `run` return; safe in a signal handler."""
         self._stop.set()
@@ -138,6 +148,7 @@ class Agent:
             self.receiver.stop()
         for folder in self._folders:
             folder.stop()
+        self._intake.noting.stop()
         if self._looking is not None:
             self._looking.stop()
         self._uploader.stop(_STOP_S)
@@ -150,16 +161,20 @@ class Agent:
         """What is wrong with the agent itself; empty when nothing is."""
         if not self._uploader.alive():
             return "an upload thread has ended"
+        if not self._intake.noting.alive():
+            return "the journal cannot be written"
         if self._looking is not None and not self._looking.alive():
             return "the look-first thread has ended"
         if not all(folder.alive() for folder in self._folders):
             return "a folder watch has ended"
         return ""
 
-    def _recover(self, first_state: State) -> None:
+    def _recover(self, first_state: State, journal_is_new: bool) -> None:
         """After a start: bring files and journal together, and offer again what is in doubt."""
         half_written = self._spool.clear_arriving()
-        made, aside = rebuild(self._spool, self._journal, first_state)
+        made, aside = rebuild(
+            self._spool, self._journal, first_state, journal_is_new=journal_is_new
+        )
         in_doubt = self._journal.recover()
         if half_written or made or aside or in_doubt:
             text = (

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edge.entries import PENDING, Entry, State, utc_now
 from edge.journal import Journal
+from edge.noting import Noting
 from edge.spool import DiskFull, Spool, hash_of, header_of
 from slicewatch.dicom import Header
 from slicewatch.limits import Rejected
@@ -24,7 +25,7 @@ class Intake:
 
     Args:
         first_state: `State.LOOKING` when objects are screened on site first, else `State.READY`.
-        arrived: called with the study of each object that was taken.
+        arrived: called with the entries that reached the journal.
     """
 
     def __init__(
@@ -34,13 +35,13 @@ class Intake:
         *,
         max_object_bytes: int,
         first_state: State,
-        arrived: Callable[[str], None],
+        arrived: Callable[[Sequence[Entry]], None],
     ) -> None:
         self._spool = spool
         self._journal = journal
         self._max = max_object_bytes
         self._first_state = first_state
-        self._arrived = arrived
+        self.noting = Noting(journal, arrived)
         self._lock = threading.Lock()
         self._waiting = 0
         self._counted = float("-inf")
@@ -85,13 +86,11 @@ class Intake:
             if expected is not None:
                 expected(header)
             sha256 = sha256 or hash_of(arriving)
-            new = False
             known = self._journal.state_of(sha256)
             if known not in (State.SENT, State.KEPT):
                 self._spool.keep(arriving, sha256)
-                new = self._journal.add(
-                    entry_of(header, sha256, size, source, self._first_state), urgent=urgent
-                )
+                entry = entry_of(header, sha256, size, source, self._first_state)
+                self.noting.put(entry, urgent=urgent)
         except (Rejected, DiskFull):
             with self._lock:
                 self.refused += 1
@@ -101,8 +100,7 @@ class Intake:
         with self._lock:
             self.taken += 1
             self.taken_bytes += size
-            self._waiting += size if new else 0
-        self._arrived(header.study_instance_uid)
+            self._waiting += 0 if known else size
         return header
 
 
@@ -123,11 +121,16 @@ def entry_of(header: Header, sha256: str, size: int, source: str, state: State) 
     )
 
 
-def rebuild(spool: Spool, journal: Journal, state: State) -> tuple[int, int]:
+def rebuild(
+    spool: Spool, journal: Journal, state: State, *, journal_is_new: bool
+) -> tuple[int, int]:
     """Bring journal and spool together after a start.
 
     A file whose entry is missing (the journal was lost, or the agent ended between the two) gets
-    one; a file that is not what its name says is set aside; a file that the cloud has is removed.
+    one; a file that is not what its name says is set aside.
+
+    Args:
+        journal_is_new: it was lost or never there, so lists of instances may lack some.
 
     Returns:
         How many entries were made, and how many files were set aside.
@@ -146,6 +149,6 @@ def rebuild(spool: Spool, journal: Journal, state: State) -> tuple[int, int]:
             spool.set_aside(path, str(error))
             aside += 1
             continue
-        journal.add(entry, rebuilt=True)
+        journal.add(entry, rebuilt=journal_is_new)
         made += 1
     return made, aside

@@ -105,31 +105,13 @@ class Journal:
         Returns whether there is something to do with the object.
         """
         with self._transaction() as db:
-            known = db.execute(
-                "SELECT state FROM objects WHERE sha256 = ?", (entry.sha256,)
-            ).fetchone()
-            if known is not None and known[0] not in (State.REFUSED, State.ASIDE):
-                return known[0] in PENDING
-            db.execute(
-                "INSERT INTO studies (uid, first_seen, urgent, rebuilt)"
-                " VALUES (?, (SELECT ifnull(max(first_seen), 0) + 1 FROM studies), ?, ?)"
-                " ON CONFLICT (uid) DO UPDATE SET over = over AND ?,"
-                " urgent = max(urgent, excluded.urgent)",
-                (entry.study, int(urgent), int(rebuilt), int(entry.generated)),
-            )
-            now = utc_now()
-            db.execute(
-                "INSERT INTO objects (sha256, size, study, series, sop_instance, sop_class,"
-                " modality, instance_number, source, received, state, generated, changed)"
-                " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (sha256) DO UPDATE SET"
-                " state = excluded.state, reason = '', attempts = 0, changed = excluded.changed",
-                (
-                    *(entry.sha256, entry.size, entry.study, entry.series, entry.sop_instance),
-                    *(entry.sop_class, entry.modality, entry.instance_number, entry.source),
-                    *(entry.received, entry.state, int(entry.generated), now),
-                ),
-            )
-            return True
+            return _add(db, entry, urgent, rebuilt)
+
+    def add_all(self, entries: Sequence[tuple[Entry, bool]]) -> None:
+        """Note objects, each with whether it is urgent, in one transaction; see `add`."""
+        with self._transaction() as db:
+            for entry, urgent in entries:
+                _add(db, entry, urgent, False)
 
     def state_of(self, sha256: str) -> State | None:
         """The state of the object with these bytes; ``None`` when they were never noted."""
@@ -367,6 +349,31 @@ class Journal:
     def _rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
         with self._lock:
             return self._db.execute(sql, parameters).fetchall()
+
+
+def _add(db: sqlite3.Connection, entry: Entry, urgent: bool, rebuilt: bool) -> bool:
+    known = db.execute("SELECT state FROM objects WHERE sha256 = ?", (entry.sha256,)).fetchone()
+    if known is not None and known[0] not in (State.REFUSED, State.ASIDE):
+        return known[0] in PENDING
+    db.execute(
+        "INSERT INTO studies (uid, first_seen, urgent, rebuilt)"
+        " VALUES (?, (SELECT ifnull(max(first_seen), 0) + 1 FROM studies), ?, ?)"
+        " ON CONFLICT (uid) DO UPDATE SET over = over AND ?,"
+        " urgent = max(urgent, excluded.urgent)",
+        (entry.study, int(urgent), int(rebuilt), int(entry.generated)),
+    )
+    db.execute(
+        "INSERT INTO objects (sha256, size, study, series, sop_instance, sop_class,"
+        " modality, instance_number, source, received, state, generated, changed)"
+        " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT (sha256) DO UPDATE SET"
+        " state = excluded.state, reason = '', attempts = 0, changed = excluded.changed",
+        (
+            *(entry.sha256, entry.size, entry.study, entry.series, entry.sop_instance),
+            *(entry.sop_class, entry.modality, entry.instance_number, entry.source),
+            *(entry.received, entry.state, int(entry.generated), utc_now()),
+        ),
+    )
+    return True
 
 
 def _qualified() -> str:

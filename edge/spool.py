@@ -7,9 +7,8 @@ Layout, readable for the agent's user only::
     aside/                  what was damaged, beside a .txt that says why
     journal.sqlite          see `edge.journal`
 
-A file is complete before it has its name, and file and folder are flushed to the disk before
-`keep` returns: what it returned for survives a power cut. The name proves the content, so a
-lost journal can be rebuilt from the files alone.
+File and folder are flushed to the disk before `keep` returns: what it returned for survives a
+power cut. The name proves the content, so a lost journal can be rebuilt from the files alone.
 """
 
 from __future__ import annotations
@@ -97,16 +96,21 @@ class Spool:
         return Path(name)
 
     def keep(self, arriving: Path, sha256: str) -> Path:
-        """Give a complete file its name, flushed to the disk.
+        """Give a complete file its name; name and content are on the disk when this returns.
+
+        It has its name before it is flushed: then the file system writes both in one go. Should
+        the power fail in between, its name does not prove its content, and it is set aside at the
+        next start; nobody was told that it is safe. What is there already is not replaced.
 
         Raises:
             DiskFull: the disk has no room for it.
         """
         final = self.path(sha256)
         try:
-            with arriving.open("rb") as file:
+            if not (final.exists() and hash_of(final) == sha256):
+                arriving.replace(final)
+            with final.open("rb") as file:
                 os.fsync(file.fileno())
-            arriving.replace(final)
             _sync_folder(final.parent)
         except OSError as error:
             raise DiskFull(f"writing to the spool failed: {error.strerror}") from error
@@ -122,6 +126,7 @@ class Spool:
             arriving.unlink(missing_ok=True)
             raise DiskFull(f"writing to the spool failed: {error.strerror}") from error
         self.keep(arriving, sha256)
+        arriving.unlink(missing_ok=True)
         return sha256
 
     def verify(self, sha256: str) -> Path:

@@ -47,6 +47,11 @@ class StudyWatch:
             if association is not None:
                 live.associations.add(association)
 
+    def touch_again(self, study: str) -> None:
+        """An object of the study reached the journal; its door may have told before or after."""
+        with self._lock:
+            self._live.setdefault(study, _Live(self._clock())).last = self._clock()
+
     def association_ended(self, association: Hashable, *, released: bool) -> None:
         """An association ended; `released`: as agreed, and not by an abort."""
         with self._lock:

@@ -21,6 +21,7 @@ _log = logging.getLogger(__name__)
 
 _IDLE_S = 1.0
 _RATE_WINDOW_S = 60.0
+_GATHER_S = 0.5
 
 
 class MustStay(Exception):
@@ -59,6 +60,8 @@ class Uploader:
         self.backoff = Backoff(config.backoff_first_s, config.backoff_max_s)
         self._stop = threading.Event()
         self._work = threading.Condition()
+        self._gathered = 0
+        self._gathering_until = 0.0
         self._closing = threading.Lock()
         self._lock = threading.Lock()
         self._recent: deque[tuple[float, int]] = deque()
@@ -90,6 +93,23 @@ class Uploader:
         with self._work:
             self._work.notify_all()
 
+    def arrived(self, objects: int) -> None:
+        """Objects came that are ready: a batch is gathered before it leaves."""
+        with self._work:
+            if not self._gathered:
+                self._gathering_until = time.monotonic() + _GATHER_S
+            self._gathered += objects
+            self._work.notify_all()
+
+    def _gathering(self) -> float:
+        """Seconds that a batch still waits for company; 0 when it may leave."""
+        with self._work:
+            left = self._gathering_until - time.monotonic()
+            if left > 0 and 0 < self._gathered < self._config.batch_objects:
+                return left
+            self._gathered = 0
+            return 0.0
+
     def rate(self) -> float:
         """Bytes a second that the cloud acknowledged over the last minute."""
         now = time.monotonic()
@@ -107,6 +127,9 @@ class Uploader:
                 wait = self.backoff.left()
                 if wait > 0:
                     self._stop.wait(wait)
+                elif (left := self._gathering()) > 0:
+                    with self._work:
+                        self._work.wait(left)
                 elif not self._step(client):
                     with self._work:
                         self._work.wait(_IDLE_S)

@@ -3,6 +3,7 @@
 - A PDU longer than was agreed ends the association before memory is spent on it.
 - A dataset goes to the spool's disk as its fragments arrive, hashed on the way, so a large object
   is never in memory, and one over the bound ends the association.
+- A request is served by the thread that read it, which waits on its socket: no polling between.
 - A TLS handshake happens in the connection's own thread: a peer that stays silent holds nobody up.
 
 It reaches into pynetdicom where that has no seam; requirements-edge.txt pins the version.
@@ -12,6 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import queue
+import select
 import socket
 import ssl
 import time
@@ -25,6 +28,7 @@ from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_STORE_RQ
+from pynetdicom.dimse_primitives import C_ECHO, C_STORE
 from pynetdicom.dsutils import create_file_meta, encode_file_meta
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import (
@@ -45,7 +49,7 @@ _A_ABORT_INVALID_PARAMETER = bytes.fromhex("07000000000400000206")  # PS3.8 sect
 _MIN_PDU_LIMIT = 1 << 20
 """The agreed length binds P-DATA-TF only; an A-ASSOCIATE-RQ with 128 contexts is not small."""
 _HANDSHAKE_S = 10.0
-_LOOK_S = 0.02
+_LOOK_MS = 5
 _PDU_DEADLINES = 10
 
 
@@ -103,11 +107,36 @@ class ArrivingFile:
         self.path.unlink(missing_ok=True)
 
 
+class _ServedAtOnce(queue.Queue[Any]):
+    """Where complete messages go. A request is served in the thread that read it: it need not
+    wait for the association's thread, nor its answer for the next round of this one. The peer
+    waits for its answer, so nothing else could be read meanwhile.
+    """
+
+    def __init__(self, assoc: Association) -> None:
+        super().__init__()
+        self._assoc = assoc
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        context, message = item
+        assoc = self._assoc
+        served = isinstance(message, (C_STORE, C_ECHO)) and context in assoc._accepted_cx
+        # Before that, an answer would be held back: the association's thread is not so far yet.
+        if not served or not assoc.is_established:
+            super().put(item, block, timeout)
+            return
+        # The other kind waits for this very thread to end.
+        assoc.abort = assoc._abort_nonblocking  # type: ignore[method-assign]
+        assoc._serve_request(message, context)
+        assoc.abort = assoc._abort_blocking  # type: ignore[method-assign]
+
+
 class SpoolingDimse(DIMSEServiceProvider):
     """Puts the dataset of each C-STORE into an `ArrivingFile`."""
 
     def __init__(self, assoc: Association, spool: Spool, max_bytes: int) -> None:
         super().__init__(assoc)
+        self.msg_queue = _ServedAtOnce(assoc)
         self._spool = spool
         self._max_bytes = max_bytes
         self._arriving: ArrivingFile | None = None
@@ -155,23 +184,6 @@ class SpoolingDimse(DIMSEServiceProvider):
         arriving.write(event.encoded_dataset(include_meta=False))
         return arriving
 
-    def get_msg(self, block: bool = False) -> Any:
-        """Waits a moment where pynetdicom polls: an answer need not wait for its next round."""
-        if block or not self.msg_queue.empty():
-            return super().get_msg(block)
-        deadline = time.monotonic() + _LOOK_S
-        try:
-            with self.msg_queue.not_empty:
-                while not self.msg_queue.queue:
-                    left = deadline - time.monotonic()
-                    if left <= 0 or self.dul.peek_next_pdu() is not None:
-                        return None, None
-                    self.msg_queue.not_empty.wait(left)
-            return super().get_msg(False)
-        except Exception:
-            _log.exception("waiting for a DIMSE message failed")
-            raise
-
     def discard(self) -> None:
         """The association is over: remove what it left half sent."""
         if self._arriving is not None:
@@ -204,6 +216,24 @@ class BoundedSocket(AssociationSocket):
         client_socket.settimeout(idle_s)
         self._limit = max(max_pdu + 6, _MIN_PDU_LIMIT)
         self._deadline_s = _PDU_DEADLINES * idle_s
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to read, now or within a moment: waiting here, the reading
+        thread wakes when data comes, and not at its next round.
+        """
+        sock = self.socket
+        if sock is None or not self._is_connected:
+            return False
+        if isinstance(sock, ssl.SSLSocket) and sock.pending():
+            return True
+        try:
+            poll = select.poll()
+            poll.register(sock, select.POLLIN)
+            return bool(poll.poll(_LOOK_MS))
+        except (OSError, ValueError):
+            self.event_queue.put("Evt17")  # transport connection closed
+            return False
 
     def recv(self, nr_bytes: int) -> bytearray:
         """`nr_bytes` from the peer, or fewer when it closed the connection.
@@ -308,6 +338,7 @@ class EdgeRequestHandler(RequestHandler):
         assoc.dul.socket = BoundedSocket(
             assoc, self.request, self.ae.maximum_pdu_size, server.idle_s
         )
+        assoc.dul._run_loop_delay = 0.0  # the socket waits instead
         # A socket announces its connection (Evt5) when it is made, and this is the second one.
         assoc.dul.event_queue.get_nowait()
         return assoc

@@ -56,7 +56,7 @@ def test_a_suspicious_slice_leaves_at_once_with_its_neighbours_and_a_summary_tel
         studies.new_uid("study", 61),
         studies.new_uid("study", 62),
     }
-    told = {one.header.study_instance_uid: one.data.decode() for one in summaries}
+    told = {one.header.study_instance_uid: one.data.decode("latin-1") for one in summaries}
     for text in told.values():
         assert NAME in text
         assert "Not a medical device" in text

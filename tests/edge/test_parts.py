@@ -56,14 +56,16 @@ def journal(spool: Spool) -> Iterator[Journal]:
 
 
 @pytest.fixture
-def intake(spool: Spool, journal: Journal) -> Intake:
-    return Intake(
+def intake(spool: Spool, journal: Journal) -> Iterator[Intake]:
+    intake = Intake(
         spool,
         journal,
         max_object_bytes=1 << 30,
         first_state=State.READY,
-        arrived=lambda study: None,
+        arrived=lambda entries: None,
     )
+    yield intake
+    intake.noting.stop()
 
 
 # --- configuration ------------------------------------------------------------------------------
@@ -135,7 +137,9 @@ def test_the_unit_names_the_command_that_there_is() -> None:
 def add(intake: Intake, spool: Spool, seed: int, number: int = 1) -> str:
     arriving = spool.create()
     arriving.write_bytes(studies.to_bytes(studies.ct_image(seed=seed, number=number)))
-    return intake.take(arriving, source="test").study_instance_uid
+    study = intake.take(arriving, source="test").study_instance_uid
+    intake.noting.flush()
+    return study
 
 
 def test_a_study_is_over_after_a_quiet_period_and_open_again_when_more_comes(
@@ -226,6 +230,7 @@ def test_a_file_is_taken_when_it_stood_still_and_what_is_no_object_is_put_aside(
     assert "not a DICOM file" in (inbox / "rejected" / "letter.txt.txt").read_text()
     clock.now += 2
     assert watch.look() == 1
+    intake.noting.flush()
     assert journal.totals()[State.READY] == (1, len(data))
     entry = journal.entries(State.READY)[0]
     assert spool.verify(entry.sha256).read_bytes() == data

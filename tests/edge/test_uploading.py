@@ -48,7 +48,7 @@ class Site:
             self.journal,
             max_object_bytes=1 << 30,
             first_state=State.READY,
-            arrived=lambda study: None,
+            arrived=lambda entries: None,
         )
         self.uploader = Uploader(
             cloud_config(url, **changed), self.spool, self.journal, prepare=whole(self.spool)
@@ -58,6 +58,7 @@ class Site:
         arriving = self.spool.create()
         arriving.write_bytes(data)
         self.intake.take(arriving, source="test", urgent=urgent)
+        self.intake.noting.flush()
 
     def count(self, state: State) -> int:
         return self.journal.totals().get(state, (0, 0))[0]
@@ -88,6 +89,7 @@ def sites(tmp_path: Path, cloud: Cloud) -> Iterator[Sites]:
 
     yield make
     for site in made:
+        site.intake.noting.stop()
         site.journal.close()
 
 

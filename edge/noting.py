@@ -1,0 +1,73 @@
+"""Entries on their way into the journal: several objects share a transaction.
+
+An object is safe once its file is, because the file's name is its SHA-256: one that was
+acknowledged and did not reach the journal is noted at the next start (`edge.intake.rebuild`). So
+its sender does not wait for the journal's disk too.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Sequence
+
+from edge.entries import Entry
+from edge.journal import Journal
+
+_log = logging.getLogger(__name__)
+
+type _Item = tuple[Entry, bool] | threading.Event | None
+
+
+class Noting:
+    """Notes in one thread until `stop`.
+
+    Args:
+        noted: called with the entries that have reached the journal.
+    """
+
+    def __init__(self, journal: Journal, noted: Callable[[Sequence[Entry]], None]) -> None:
+        self._journal = journal
+        self._noted = noted
+        self._queue: queue.SimpleQueue[_Item] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="noting", daemon=True)
+        self._thread.start()
+
+    def put(self, entry: Entry, *, urgent: bool) -> None:
+        """Note an object soon."""
+        self._queue.put((entry, urgent))
+
+    def flush(self) -> None:
+        """Wait until all that was put is in the journal."""
+        reached = threading.Event()
+        self._queue.put(reached)
+        while self._thread.is_alive() and not reached.wait(0.1):
+            pass
+
+    def stop(self) -> None:
+        """Note what was put, and end."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        ended = False
+        while not ended:
+            items = [self._queue.get()]
+            while not self._queue.empty():
+                items.append(self._queue.get())
+            pairs = [item for item in items if isinstance(item, tuple)]
+            if pairs:
+                try:
+                    self._journal.add_all(pairs)
+                except Exception:
+                    _log.exception("the journal cannot be written; the agent has to start again")
+                    raise
+                self._noted([entry for entry, _ in pairs])
+            for item in items:
+                if isinstance(item, threading.Event):
+                    item.set()
+            ended = None in items
