@@ -57,9 +57,12 @@ def measure(values: Image, modality: str) -> Traces | None:
         return None
     across = values[:, 1:] - values[:, :-1]
     fine = np.abs(across[1:] - across[:-1])
-    step = float(np.min(np.abs(across), where=across != 0, initial=np.inf))
+    changes = np.abs(across)
+    step = float(np.min(changes, where=changes > 0, initial=np.inf))
     if not np.isfinite(step):
         return None
+    # Modality units that are no whole numbers round to steps that are none.
+    step = max(step, 1e-3 * float(changes.mean()))
     grid = _noise_grid(values, fine, modality)
     body = grid.body
     if np.count_nonzero(body) < 16:
@@ -74,7 +77,7 @@ def measure(values: Image, modality: str) -> Traces | None:
         landmarks=_pack_landmarks(across, windows),
         copies=_copies_within(windows),
         blocks=_round(min(_block_edges(profile) for profile in profiles)),
-        comb=_round(_dct_comb(values)),
+        comb=_round(_dct_comb(values, step)),
         periodicity=_round(max(_periodicity(profile) for profile in profiles)),
     )
 
@@ -265,7 +268,7 @@ def _detrended(profile: Image) -> Grid:
     logs = np.log(profile.astype(np.float64) + 1e-3)
     padded = np.pad(logs, 4, mode="reflect")
     near = np.lib.stride_tricks.sliding_window_view(padded, 9)
-    detrended: Grid = np.clip(logs - np.median(near, axis=1), -1, 1)
+    detrended: Grid = np.clip(logs - np.sort(near, axis=1)[:, 4], -1, 1)
     return detrended
 
 
@@ -291,7 +294,7 @@ _COSINES = np.stack([np.outer(_DCT[u], _DCT[v]).ravel() for u, v in _ZIGZAG], 1)
 """What takes a block's 64 values to its nine lowest coefficients but the mean."""
 
 
-def _dct_comb(values: Image) -> float:
+def _dct_comb(values: Image, step: float) -> float:
     """How far the DCT coefficients of 8 × 8 blocks prefer multiples of one step.
 
     The blocks begin at the first pixel, as those of an encoder do. Of each low frequency the
@@ -307,7 +310,7 @@ def _dct_comb(values: Image) -> float:
     low = low[energy > np.percentile(energy, 30)]
     if len(low) < 32:
         return 0.0
-    bins = np.rint(low.T).astype(np.int64) % _BINS
+    bins = np.rint(np.clip(low.T / step, -1e9, 1e9)).astype(np.int64) % _BINS
     histograms = np.stack([np.bincount(one, minlength=_BINS) for one in bins])
     power = np.abs(np.fft.rfft(histograms)[:, _BINS // 40 :]) ** 2
     return float(power.max()) / len(low)

@@ -8,7 +8,6 @@ where that goes on in the next slice: anatomy rarely does all three.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from slicewatch.checks import Check, Evidence, Study, objects
 from slicewatch.forensics.features import unpack_grid
 from slicewatch.forensics.neighbours import Numbers, measured_stacks
+from slicewatch.records import SliceResult
 
 NEAR, FAR = 3, 8
 """Slices to compare with: nearer ones may have been changed together with this one."""
@@ -57,7 +57,7 @@ def _white(study: Study) -> Iterator[Evidence]:
             )
 
 
-def _regions(study: Study) -> Iterator[tuple[list, list[bool], list[bool]]]:  # type: ignore[type-arg]
+def _regions(study: Study) -> Iterator[tuple[list[SliceResult], list[bool], list[bool]]]:
     for slices in measured_stacks(study):
         grids = [unpack_grid(traces) for _, traces in slices]
         fine = _pooled(np.stack([fine for fine, _ in grids]))
@@ -94,11 +94,14 @@ def _excess(values: Numbers, sign: int) -> Numbers:
 
 def _over(values: Numbers, references: Numbers, minimum: int) -> Numbers:
     """Difference from the median of the references; NaN where there are too few."""
-    enough = np.isfinite(references).sum(axis=0) >= minimum
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # all-NaN places are not `enough`
-        middle = np.nanmedian(references, axis=0)
-    result: Numbers = np.where(enough, values - middle, np.nan)
+    if not len(references):
+        return np.full_like(values, np.nan)
+    counts = np.isfinite(references).sum(axis=0)
+    ordered = np.sort(references, axis=0)  # NaN last; numpy's own nanmedian takes ten times as long
+    lower, upper = np.maximum(counts - 1, 0) // 2, counts // 2
+    upper = np.minimum(upper, len(references) - 1)
+    middle = sum(np.take_along_axis(ordered, at[None], axis=0)[0] for at in (lower, upper)) / 2
+    result: Numbers = np.where(counts >= minimum, values - middle, np.nan)
     return result
 
 
