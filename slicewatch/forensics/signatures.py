@@ -223,12 +223,9 @@ def _unchecked(study: Study) -> Iterator[Evidence]:
 
 def _partly_signed(study: Study) -> Iterator[Evidence]:
     for frames in study.series.values():
-        bare = [
-            one
-            for one in frames
-            if one.transfer_syntax_uid and not any(n.startswith("signature:") for n in one.notes)
-        ]
-        if bare and len(bare) * 2 < len(frames):
+        signed = {one.blob for one in frames if any(n.startswith("signature:") for n in one.notes)}
+        bare = [one for one in frames if one.blob not in signed]
+        if 0 < len({one.blob for one in bare}) < len(signed):
             yield Evidence(
                 f"{objects(bare)} bear no digital signature, unlike the rest of the series.", bare
             )
