@@ -20,7 +20,9 @@ _DATE = re.compile(r"\d{8}")
 _TIME = re.compile(r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?")
 _MAX_KEY = 1024
 _MOST_UIDS = 1000
-_TIME_DIGITS = 12
+_DATE_TIME = re.compile(r"\d{4}(\d{2}){0,5}|\d{14}\.\d{1,6}")
+# Digits of a whole value: HHMMSSFFFFFF, YYYYMMDDHHMMSSFFFFFF.
+_RANGES = {"DA": (_DATE, 8), "TM": (_TIME, 12), "DT": (_DATE_TIME, 20)}
 
 
 class BadKey(ValueError):
@@ -45,8 +47,8 @@ def compile_key(vr: str, values: Sequence[str]) -> Test | None:
     if len(values) > 1:
         raise BadKey("it is given more than once")
     (value,) = values
-    if vr in ("DA", "TM"):
-        return _range(value, _DATE if vr == "DA" else _TIME, timed=vr == "TM")
+    if vr in _RANGES:
+        return _range(value, vr)
     if vr in ("IS", "US"):
         return _number(value)
     if vr == "PN":
@@ -92,27 +94,24 @@ def _number(value: str) -> Test:
     return lambda text: text.lstrip("-").isdigit() and int(text) == wanted
 
 
-def _range(value: str, form: re.Pattern[str], *, timed: bool) -> Test:
+def _range(value: str, vr: str) -> Test:
+    form, digits = _RANGES[vr]
     low, dash, high = value.partition("-")
     if not (low or high) or not all(form.fullmatch(part) for part in (low, high) if part):
-        expected = "HHMMSS.FFFFFF or the start of it" if timed else "YYYYMMDD"
-        raise BadKey(f"it is neither {expected} nor a range, from-to, of two or one of them")
-    if not dash:
-        wanted = _padded(low, "0") if timed else low
-        return lambda text: _padded(text, "0") == wanted if timed else text == wanted
-    least = _padded(low, "0") if timed else low
-    most = _padded(high, "9") if timed and high else high
+        raise BadKey(f"it is neither a {vr} value nor a range, from-to, of two or one of them")
+    least = _padded(low, "0", digits)
+    most = _padded(high if dash else low, "9" if dash else "0", digits)
 
     def within(text: str) -> bool:
-        text = _padded(text, "0") if timed else text
-        return least <= text and (not most or text <= most)
+        # An offset from UTC is not compared.
+        return least <= _padded(re.split(r"[+-]", text)[0], "0", digits) <= most
 
     return within
 
 
-def _padded(time: str, digit: str) -> str:
-    """A TM value as HHMMSSFFFFFF."""
-    return time.replace(".", "").strip().ljust(_TIME_DIGITS, digit)
+def _padded(text: str, digit: str, digits: int) -> str:
+    """A value of a date or time, or a part of one, as all of its digits."""
+    return text.replace(".", "").strip().ljust(digits, digit)
 
 
 def _wild(pattern: str, text: str) -> bool:

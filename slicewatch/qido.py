@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import IntEnum
@@ -49,24 +49,26 @@ class BadQuery(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Query:
-    """A search.
+class Parameters:
+    """A search's parameters (PS3.18 section 8.3.4).
 
     Attributes:
-        level: of the results.
-        keys: tag → test, universal ones left out; those of each level in a dictionary of its own.
-        uids: study, series and SOP instance UIDs that the keys name, for a narrower look.
-        dates: bounds of the Study Date.
+        tests: tag → what a value must pass; universal matching left out.
+        values: tag → the key's values as they were sent.
         fuzzy: fuzzy matching was asked for, which is not done.
     """
 
-    level: Level
-    keys: dict[Level, dict[str, Test]]
-    uids: frozenset[str] | None
-    dates: tuple[str, str]
+    tests: dict[str, Test]
+    values: dict[str, list[str]]
     limit: int
     offset: int
     fuzzy: bool
+
+    def page(self, found: Iterable[Json]) -> Found:
+        """The results that are asked for."""
+        # One more than wanted tells whether there are more.
+        wanted = list(islice(found, self.offset, self.offset + self.limit + 1))
+        return Found(wanted[: self.limit], len(wanted) > self.limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,66 +79,71 @@ class Found:
     more: bool
 
 
-def parse(level: Level, parameters: Sequence[tuple[str, str]]) -> Query:
-    """Read the parameters of a query (PS3.18 section 8.3.4).
+def parse(parameters: Sequence[tuple[str, str]], known: Mapping[str, str]) -> Parameters:
+    """Read the parameters of a query.
+
+    Args:
+        known: tag → VR of the attributes that can be matched.
 
     Raises:
         BadQuery: a name that is no attribute of this search, or a malformed value.
     """
     plain: dict[str, str] = {}
-    keys: dict[str, list[str]] = {}
+    values: dict[str, list[str]] = {}
     for name, value in parameters:
         if name in _NOT_MATCHING:
             plain[name] = value
             if name == "includefield":
                 _check_fields(value)
         else:
-            keys.setdefault(_tag(name), []).append(value)
-    tests: dict[Level, dict[str, Test]] = {one: {} for one in Level}
-    for tag, values in keys.items():
-        owner = next((one for one in Level if one <= level and tag in _KEYS[one]), None)
-        if owner is None:
+            values.setdefault(_tag(name), []).append(value)
+    tests: dict[str, Test] = {}
+    for tag, given in values.items():
+        if tag not in known:
             raise BadQuery(f"{tag} cannot be matched in this search")
         try:
-            test = matching.compile_key(_KEYS[owner][tag], values)
+            test = matching.compile_key(known[tag], given)
         except matching.BadKey as error:
             raise BadQuery(f"the value of {tag} cannot be matched: {error}") from None
         if test is not None:
-            tests[owner][tag] = test
-    uids = [uid for value in keys.get(STUDY_UID, ()) for uid in matching.uid_list(value)]
-    return Query(
-        level=level,
-        keys=tests,
-        uids=frozenset(uids) or None,
-        dates=matching.date_range(keys.get("00080020", ())),
+            tests[tag] = test
+    return Parameters(
+        tests=tests,
+        values=values,
         limit=min(MOST_RESULTS, _count(plain, "limit", DEFAULT_RESULTS, 1)),
         offset=_count(plain, "offset", 0, 0),
         fuzzy=_truth(plain.get("fuzzymatching", "false")),
     )
 
 
+def keys_of(level: Level) -> dict[str, str]:
+    """Tag → VR of what can be matched when this level is searched for."""
+    return {tag: vr for one in Level if one <= level for tag, vr in _KEYS[one].items()}
+
+
 def search(
-    storage: Storage, query: Query, scope: Sequence[str], base_url: str, limits: Limits
+    storage: Storage,
+    level: Level,
+    query: Parameters,
+    scope: Sequence[str],
+    base_url: str,
+    limits: Limits,
 ) -> Found:
     """The matches, in an order that stays: the newest study first, then by series and instance
     number. Attributes of the levels above are given where the URL does not fix them.
 
     Args:
+        query: by the keys of `keys_of`.
         scope: study and series UID that the URL names, if it does.
         base_url: of the DICOMweb service, without a slash at its end.
     """
     studies = _studies(storage, query, scope)
-    if query.level is Level.STUDY:
-        found = _present_studies(storage, studies, base_url)
-    else:
-        matches = _series(storage, query, scope, studies)
-        if query.level is Level.SERIES:
-            found = _present_series(storage, matches, base_url, bare=bool(scope))
-        else:
-            found = _instances(storage, query, scope, matches, base_url, limits)
-    # One more than wanted tells whether there are more.
-    wanted = list(islice(found, query.offset, query.offset + query.limit + 1))
-    return Found(wanted[: query.limit], len(wanted) > query.limit)
+    if level is Level.STUDY:
+        return query.page(_present_studies(storage, studies, base_url))
+    matches = _series(storage, query, scope, studies)
+    if level is Level.SERIES:
+        return query.page(_present_series(storage, matches, base_url, bare=bool(scope)))
+    return query.page(_instances(storage, query, scope, matches, base_url, limits))
 
 
 # --- reading the query --------------------------------------------------------------------------
@@ -184,16 +191,22 @@ def _value(attributes: Json, tag: str) -> Any:
     return (attributes.get(tag, {}).get("Value") or [""])[0]
 
 
+def _tests(query: Parameters, level: Level) -> dict[str, Test]:
+    return {tag: test for tag, test in query.tests.items() if tag in _KEYS[level]}
+
+
 def _passes(attributes: Json, tests: dict[str, Test]) -> bool:
     return all(matching.matches(attributes.get(tag), test) for tag, test in tests.items())
 
 
-def _studies(storage: Storage, query: Query, scope: Sequence[str]) -> list[Json]:
+def _studies(storage: Storage, query: Parameters, scope: Sequence[str]) -> list[Json]:
     """Attributes of the studies that match, the newest first."""
-    tests = dict(query.keys[Level.STUDY])
+    tests = _tests(query, Level.STUDY)
     modality = tests.pop(_MODALITIES, None)
-    uids = frozenset(scope[:1]) or query.uids
-    found = [one for one in catalogue.studies(storage, uids, query.dates) if _passes(one, tests)]
+    named = [uid for value in query.values.get(STUDY_UID, ()) for uid in matching.uid_list(value)]
+    uids = frozenset(scope[:1]) or frozenset(named) or None
+    dates = matching.date_range(query.values.get("00080020", ()))
+    found = [one for one in catalogue.studies(storage, uids, dates) if _passes(one, tests)]
     if modality is not None:
         having = {
             one.study
@@ -260,9 +273,10 @@ type _Series = tuple[Json, catalogue.Series]
 
 
 def _series(
-    storage: Storage, query: Query, scope: Sequence[str], studies: list[Json]
+    storage: Storage, query: Parameters, scope: Sequence[str], studies: list[Json]
 ) -> list[_Series]:
     """The series that match, each with its study's attributes, in the order of the studies."""
+    tests = _tests(query, Level.SERIES)
     place = {_value(one, STUDY_UID): index for index, one in enumerate(studies)}
     if len(place) == 1:
         found = catalogue.series(storage, next(iter(place)))
@@ -273,7 +287,7 @@ def _series(
         for one in found
         if one.study in place
         and (len(scope) < 2 or one.uid == scope[1])
-        and _passes(one.attributes, query.keys[Level.SERIES])
+        and _passes(one.attributes, tests)
     ]
     series.sort(key=lambda one: (place[one.study], *_numbered(one.attributes, "00200011"), one.uid))
     return [(studies[place[one.study]], one) for one in series]
@@ -309,12 +323,13 @@ def _present_series(
 
 def _instances(
     storage: Storage,
-    query: Query,
+    query: Parameters,
     scope: Sequence[str],
     series: list[_Series],
     base_url: str,
     limits: Limits,
 ) -> Iterator[Json]:
+    tests = _tests(query, Level.INSTANCE)
     for study, one in series:
         above: Json = {STUDY_UID: study[STUDY_UID], SERIES_UID: one.attributes[SERIES_UID]}
         if not scope:
@@ -324,7 +339,7 @@ def _instances(
         matches: list[tuple[tuple[bool, int, str], Held, Json]] = []
         for held in holdings.listing(storage, one.study, one.uid):
             attributes = catalogue.instance_attributes(storage, held, limits)
-            if _passes(attributes, query.keys[Level.INSTANCE]):
+            if _passes(attributes, tests):
                 place = *_numbered(attributes, "00200013"), held.instance
                 matches.append((place, held, attributes))
         for _, held, attributes in sorted(matches, key=lambda match: match[0]):

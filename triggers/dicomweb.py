@@ -70,6 +70,11 @@ def service_url(request: func.HttpRequest) -> str:
     return str(request.url).partition("/dicomweb/")[0] + "/dicomweb"
 
 
+def warning(service: str, *texts: str) -> str:
+    """The value of a ``Warning`` header as PS3.18 section 8.4 has it."""
+    return ", ".join(f"299 {service}: {text}" for text in texts)
+
+
 def answer(
     body: bytes, content_type: str, status: int = 200, headers: dict[str, str] | None = None
 ) -> func.HttpResponse:
