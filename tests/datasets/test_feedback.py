@@ -129,7 +129,7 @@ def test_decided_findings_become_examples(
     other, _ = reviewed_study(storage, seed + 50_000, "val", {"alone": (2,), "other-kind": (5,)})
     queue(
         decide(storage, one, "confirmed", yes="confirmed", no="rejected"),
-        decide(storage, other, "confirmed", alone="confirmed"),
+        decide(storage, other, "confirmed", **{"alone": "confirmed", "other-kind": "confirmed"}),
     )
     manifest = inbox.prepared()
     assert manifest["status"] == "prepared", manifest["problems"]
@@ -139,6 +139,8 @@ def test_decided_findings_become_examples(
     }
     labels = [data for name, data in inbox.files().items() if name.startswith("labels/val")]
     assert labels[0].startswith(b"0 0.")
+    # A finding of a class that the data set has not says nothing of those that it has.
+    assert reasons(manifest) == ["nothing was drawn on its series"]
 
 
 def test_without_the_setting_no_decision_becomes_an_example(
