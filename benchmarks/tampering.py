@@ -145,11 +145,15 @@ def _blend(old: NDArray[np.float32], new: NDArray[np.float32], site: Site) -> ND
 
 def _filled(image: NDArray[np.float32], site: Site) -> NDArray[np.float32]:
     """The site filled in smoothly from its border (Laplace's equation)."""
-    mask = _mask(image.shape, site)
+    reach = RADIUS + 4
+    window = slice(site.y - reach, site.y + reach), slice(site.x - reach, site.x + reach)
+    mask = _mask(image.shape, site)[window]
+    border = _mask(image.shape, site, 3)[window] & ~mask
     filled: NDArray[np.float32] = image.copy()
-    filled[mask] = np.float32(image[_mask(image.shape, site, 3) & ~mask].mean())
+    part = filled[window]
+    part[mask] = np.float32(part[border].mean())
     for _ in range(150):
-        filled[mask] = _neighbours(filled)[mask]
+        part[mask] = _neighbours(part)[mask]
     return filled
 
 

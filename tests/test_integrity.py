@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from slicewatch import dicom
 from slicewatch.checks import SEVERITIES
 from slicewatch.dicom_times import UNKNOWN_ZONE, lead, parse
+from slicewatch.forensics import evidence
 from slicewatch.integrity import CHECKS, CODES, check
 from slicewatch.records import UNIFORM_PIXELS, IntegrityIssue, Outcome, Reason, SliceResult
 from tests.slice_results import (
@@ -418,12 +419,13 @@ def real_results(patient: Path) -> Iterator[SliceResult]:
             notes=header.notes,
             reason=Reason.NOT_AN_IMAGE,
         )
+        base = evidence.with_object(base, data, instance)
         if not header.is_image:
             yield base
             continue
         for decoded in instance.frames():
             uniform = decoded.values.min() == decoded.values.max()
-            yield dataclasses.replace(
+            result = dataclasses.replace(
                 base,
                 outcome=Outcome.SCREENED,
                 reason=None,
@@ -432,8 +434,9 @@ def real_results(patient: Path) -> Iterator[SliceResult]:
                 columns=header.columns,
                 geometry=decoded.geometry,
                 pixel_sha256=decoded.pixel_sha256,
-                notes=(*header.notes, *([UNIFORM_PIXELS] if uniform else [])),
+                notes=(*base.notes, *([UNIFORM_PIXELS] if uniform else [])),
             )
+            yield evidence.with_frame(result, decoded)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no real studies in {os.path.relpath(REAL)}")

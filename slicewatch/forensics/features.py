@@ -109,8 +109,10 @@ def _noise_grid(values: Image, fine: Image, modality: str) -> NoiseGrid:
     coarse = values[2:, 2:] - values[2:, :-2] - values[:-2, 2:] + values[:-2, :-2]
     shape = coarse.shape[0] // cell, coarse.shape[1] // cell
     levels = _quarters(values, cell, shape).mean(-1)
-    quiet = [np.sort(_quarters(one, cell, shape))[..., :3].mean(-1) + _OFFSET
-             for one in (fine, np.abs(coarse))]  # fmt: skip
+    quiet = []
+    for one in (fine, np.abs(coarse)):
+        quarters = _quarters(one, cell, shape)
+        quiet.append((quarters.sum(-1) - quarters.max(-1)) / 3 + _OFFSET)
     if modality == "CT":
         body = (levels > -150) & (levels < 300)
     else:
@@ -188,22 +190,24 @@ def _windows(across: Image, step: float) -> _Windows:
     hashes = hashes ^ (hashes >> np.uint32(15))
     hashes *= np.uint32(_MIX)
     hashes ^= hashes >> np.uint32(13)
-    structure = np.minimum(np.abs(across) * np.float32(1 / step), np.float32(4)).astype(np.uint32)
+    structure = np.minimum(np.abs(across) * np.float32(1 / step), np.float32(4)).astype(np.uint16)
     structure = _rolled(_rolled(structure, 0, 1), 1, 1)
-    textured = structure >= np.uint32(2 * WINDOW * WINDOW)
+    textured = structure >= np.uint16(2 * WINDOW * WINDOW)
     chosen = np.flatnonzero(textured & (hashes < np.uint32(_SAMPLED)))
     keys = np.sort(hashes.ravel()[chosen].astype(np.uint64) << np.uint64(32) | chosen.astype("u8"))
     y, x = np.divmod((keys & np.uint64(0xFFFFFFFF)).astype(np.int64), hashes.shape[1])
     return _Windows((keys >> np.uint64(32)).astype(np.uint32), y, x)
 
 
-def _rolled(values: NDArray[np.uint32], axis: int, factor: int) -> NDArray[np.uint32]:
-    """Polynomial of `WINDOW` consecutive values at each place, modulo 2³², by doubling."""
+def _rolled[Number: (np.uint16, np.uint32)](
+    values: NDArray[Number], axis: int, factor: int
+) -> NDArray[Number]:
+    """Polynomial of `WINDOW` consecutive values at each place, modulo their range, by doubling."""
     length = 1
     while length < WINDOW:
         head = values[:-length] if axis == 0 else values[:, :-length]
         tail = values[length:] if axis == 0 else values[:, length:]
-        values = head + np.uint32(factor) * tail
+        values = head + tail if factor == 1 else head + values.dtype.type(factor) * tail
         factor = factor * factor & 0xFFFFFFFF
         length *= 2
     return values
