@@ -198,7 +198,9 @@ def _add_export(commands: Subparsers) -> None:
     parser.add_argument("--out", type=Path, default=MODELS, help="folder of the models")
     parser.add_argument("--version", default="0.1.0", help="version of the model")
     parser.add_argument(
-        "--int8", action="store_true", help="quantise, calibrated on training slices"
+        "--int8",
+        action="store_true",
+        help="quantise, calibrated on training slices; written to the folder int8 in --out",
     )
     parser.set_defaults(run=_run_export)
 
@@ -209,7 +211,7 @@ def _run_export(options: argparse.Namespace) -> int:
         domain,
         options.weights or RUNS / "train" / domain.name / "weights" / "last.pt",
         options.data or RUNS / "data" / domain.name,
-        options.out,
+        options.out / "int8" if options.int8 else options.out,
         options.version,
         int8=options.int8,
     )

@@ -32,7 +32,6 @@ class Exported:
 
     toml: Path
     onnx: Path
-    pt: Path
 
 
 def export(
@@ -43,7 +42,9 @@ def export(
     version: str,
     calibration: Sequence[NDArray[np.uint8]] = (),
 ) -> Exported:
-    """Write NAME.onnx, NAME.pt and NAME.toml, and load the result as serving would.
+    """Write NAME.onnx and NAME.toml, and load the result as serving would.
+
+    The FP32 graph is accompanied by NAME.pt, its reference.
 
     The threshold is a placeholder until `describe` writes the one that was chosen.
 
@@ -58,15 +59,16 @@ def export(
         ModelError: the exported graph is not what the description says.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files = Exported(*(folder / f"{domain.name}{suffix}" for suffix in (".toml", ".onnx", ".pt")))
+    files = Exported(folder / f"{domain.name}.toml", folder / f"{domain.name}.onnx")
     with tempfile.TemporaryDirectory() as temporary:
         clean = Path(temporary) / f"{domain.name}.pt"
         _write_clean_checkpoint(weights, clean)
         graph = _export_graph(clean, domain)
         if calibration:
             graph = quantise(graph, calibration, graph.with_suffix(".int8.onnx"))
+        else:
+            shutil.copyfile(clean, folder / clean.name)
         _describe_graph(graph, domain)
-        shutil.copyfile(clean, files.pt)
         shutil.copyfile(graph, files.onnx)
     describe(files, domain, version, threshold=0.5, rule="placeholder")
     OnnxDetector(load_model(files.toml))

@@ -29,7 +29,6 @@ from training.metrics import Floats, Interval, iou_matrix, wilson
 
 STRETCH = 6
 MARGIN = 2
-MAX_FALSE_FLAGS = 0.1
 THRESHOLDS: Floats = np.round(np.arange(0.05, 0.951, 0.025), 3)
 _TOUCH = 0.1
 """IoU from which a finding's box on a slice touches a lesion."""
@@ -143,23 +142,13 @@ def free_stretches(unit: Sequence[Case]) -> Iterator[list[Case]]:
 def choose_threshold(curve: Sequence[Flags]) -> tuple[Flags, str]:
     """The shipped threshold, and the rule in words.
 
-    Among the thresholds with at most `MAX_FALSE_FLAGS` false flags a unit, the highest
-    sensitivity; of a plateau its middle. When none keeps that bound, the fewest false flags among
-    those of the highest sensitivity.
+    The highest study sensitivity less false flags a study; of several the middle. A bound on the
+    false flags alone would hang on a single one where there are few studies.
     """
-    allowed = [point for point in curve if point.false_flags_per_study <= MAX_FALSE_FLAGS]
-    best = max(point.found for point in allowed) if allowed else 0
-    if best:
-        plateau = [point for point in allowed if point.found == best]
-        rule = (
-            f"validation patients: highest study sensitivity with at most {MAX_FALSE_FLAGS:g} "
-            "false flags a study, the middle of the plateau"
-        )
-        return plateau[len(plateau) // 2], rule
-    top = max(point.found for point in curve)
-    chosen = min((point for point in curve if point.found == top), key=lambda p: p.false_flags)
+    worth = [point.sensitivity.value - point.false_flags_per_study for point in curve]
+    best = [point for point, value in zip(curve, worth, strict=True) if value >= max(worth) - 1e-9]
     rule = (
-        f"validation patients: no threshold keeps {MAX_FALSE_FLAGS:g} false flags a study; "
-        "highest study sensitivity, and among those the fewest false flags"
+        "validation patients: highest study sensitivity less false flags a study, "
+        "the middle of several"
     )
-    return chosen, rule
+    return best[len(best) // 2], rule
