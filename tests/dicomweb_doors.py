@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
+import azure.durable_functions as df
 import azure.functions as func
 import requests
 from dicomweb_client import DICOMwebClient
@@ -21,16 +24,21 @@ URL = f"{BASE}/dicomweb"
 
 
 class Doors(BaseAdapter):
-    """Answers HTTP requests with the functions of these names that want no durable client."""
+    """Answers HTTP requests with the functions of these names, and the durable client they want."""
 
-    def __init__(self, names: Iterable[str]) -> None:
+    def __init__(
+        self, names: Iterable[str], durable: df.SyncDurableFunctionsClient | None = None
+    ) -> None:
         super().__init__()
         self._doors = []
         for name in names:
             module = import_module(f"triggers.{name}")
             trigger = getattr(module, name)._function.get_trigger()
             methods = {method.value for method in trigger.methods}
-            self._doors.append((Route(trigger.route), methods, function_of(module)))
+            door = function_of(module)
+            if "client" in inspect.signature(door).parameters:
+                door = partial(door, client=durable)
+            self._doors.append((Route(trigger.route), methods, door))
         self._doors.sort(key=lambda door: door[0].rank)
 
     def send(self, request: requests.PreparedRequest, *_: Any, **__: Any) -> requests.Response:

@@ -48,7 +48,7 @@ def worklist_decision(
     _check_findings(store, item, decision["findings"])
     config = settings.current()
     item = changed(lambda: custody_record.decide(store, config, item.id, reader, decision))
-    _tell(client, item)
+    tell_decided(client, item)
     return as_json(as_body(item))
 
 
@@ -80,7 +80,7 @@ def _check_findings(store: storage.Storage, item: items.Item, findings: dict[str
         )
 
 
-def _tell(client: df.SyncDurableFunctionsClient, item: items.Item) -> None:
+def tell_decided(client: df.SyncDurableFunctionsClient, item: items.Item) -> None:
     """Raise the event. The decision stands without it: the orchestration looks at its items when
     their time runs out, and the sweep starts one that is gone.
     """
