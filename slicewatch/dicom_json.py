@@ -46,6 +46,28 @@ def read(data: bytes) -> Dataset:
     return dcmread(io.BytesIO(data), force=True)
 
 
+def as_file(data: bytes, dataset: Dataset) -> bytes:
+    """The object as a DICOM file (PS3.10 section 7): its own bytes, and before them the preamble
+    and the file meta information where it came without.
+    """
+    if data[128:132] == b"DICM":
+        return data
+    head = bytes(128) + b"DICM"
+    if data.startswith(b"\x02\x00"):
+        return head + data
+    from pydicom import uid
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.filewriter import write_file_meta_info
+
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = uid.UID(dataset.SOPClassUID)
+    meta.MediaStorageSOPInstanceUID = uid.UID(dataset.SOPInstanceUID)
+    meta.TransferSyntaxUID = uid.UID(transfer_syntax(dataset))
+    buffer = io.BytesIO()
+    write_file_meta_info(buffer, meta)
+    return head + buffer.getvalue() + data
+
+
 @cache
 def _silence_pydicom() -> None:
     """What pydicom says of bad values quotes them: patients' names and dates would be logged."""

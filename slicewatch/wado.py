@@ -67,7 +67,8 @@ def check_size(size: int, max_bytes: int) -> None:
 def instances(
     storage: Storage, objects: Sequence[Held], accepted: Accepted, max_bytes: int
 ) -> tuple[bytes, str, bool]:
-    """The objects as they came, bytes unchanged, each in the transfer syntax it is stored in.
+    """The objects as they came, each in the transfer syntax it is stored in. Bytes are unchanged;
+    what came without preamble, which a client could not read, gets one (`dicom_json.as_file`).
 
     Returns:
         The body, its Content-Type, and whether objects were left out because the request accepts
@@ -100,7 +101,8 @@ def instances(
 
 
 def _with_syntax(one: Held, data: bytes) -> tuple[str, bytes]:
-    return dicom_json.transfer_syntax(dicom_json.read(data)), data
+    dataset = dicom_json.read(data)
+    return dicom_json.transfer_syntax(dataset), dicom_json.as_file(data, dataset)
 
 
 def metadata(storage: Storage, objects: Sequence[Held], base_url: str, max_bytes: int) -> bytes:

@@ -144,6 +144,23 @@ def test_bytes_come_back_unchanged_whatever_the_transfer_syntax(
     )
 
 
+@pytest.mark.parametrize("syntax", ["implicit", "explicit", "big-endian"])
+@pytest.mark.parametrize("with_meta", [True, False])
+def test_what_came_without_preamble_comes_back_as_a_file(
+    web: DICOMwebClient, storage: Storage, settings: Settings, seed: int,
+    syntax: str, with_meta: bool,
+) -> None:  # fmt: skip
+    image = studies.ct_image(seed=seed)
+    data = studies.to_bytes(image, studies.LOSSLESS[syntax])
+    meta = pydicom.dcmread(io.BytesIO(data)).file_meta
+    bare = data[132 if with_meta else 132 + 12 + meta.FileMetaInformationGroupLength :]
+    store(storage, settings, bare)
+    (found,) = web.retrieve_study(image.StudyInstanceUID)
+    assert found.file_meta.TransferSyntaxUID == studies.LOSSLESS[syntax]
+    assert found.file_meta.MediaStorageSOPInstanceUID == image.SOPInstanceUID
+    assert found == pydicom.dcmread(io.BytesIO(data))
+
+
 @pytest.mark.parametrize(
     "accept",
     [
