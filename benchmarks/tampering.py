@@ -367,9 +367,9 @@ def detect(series: Series, changed: dict[int, Any]) -> tuple[set[str], set[str]]
 
 def measure(loaded: Sequence[Series], seed: int, places: int) -> dict[str, Any]:
     """Detection by manipulation and modality, and false alarms."""
-    rng = np.random.default_rng(seed)
     rows: dict[str, Any] = {}
-    for name, manipulate in (LOCAL | WHOLE).items():
+    for number, (name, manipulate) in enumerate((LOCAL | WHOLE).items()):
+        rng = np.random.default_rng([seed, number])
         tried: Counter[str] = Counter()
         seen: Counter[str] = Counter()
         codes: Counter[str] = Counter()

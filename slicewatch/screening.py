@@ -50,7 +50,7 @@ def screen(
 
     Args:
         threads: of an inference call; 0: one for each core.
-        forensics: measure what the forensic checks compare (`slicewatch.forensics`), too.
+        forensics: measure the pixels for the forensic checks (`slicewatch.forensics`), too.
 
     Returns:
         A result for each frame, and one for each object that gave none, in the order of
@@ -166,8 +166,7 @@ def _read(
         instance = read(data, limits)
         header = instance.header
         known = _with_header(blank, header)
-        if forensics:
-            known = evidence.with_object(known, data, instance)
+        known = evidence.with_object(known, data, instance)
         for frame in instance.frames():
             result = _with_frame(known, frame)
             yield evidence.with_frame(result, frame) if forensics else result, header, frame

@@ -13,13 +13,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from slicewatch.checks import Check, Evidence, Study, objects
-from slicewatch.forensics.features import unpack_landmarks
+from slicewatch.forensics.features import HASH_BITS, unpack_landmarks
 from slicewatch.records import SliceResult
 
 MIN_WITHIN = 4
 """Sampled windows (one of eight) that must repeat at one displacement within a slice."""
-MIN_BETWEEN = 2
-"""Landmarks that two slices must share at one displacement; whole copies share all of them."""
+MAX_CHANCE = 1e-3
+"""Pairs of landmarks that may be equal by chance in a series. Where it would be more (from about
+a thousand slices on), two slices must share two of them at one displacement."""
 MAX_PLACES = 4
 """A window at the same place of more slices than this is burned in: a logo, a scale."""
 
@@ -50,7 +51,7 @@ def _between(study: Study) -> Iterator[Evidence]:
 
 
 def _shared(frames: Sequence[SliceResult]) -> list[tuple[int, int]]:
-    """Pairs of slices (by index) with enough landmarks in common at one displacement."""
+    """Pairs of slices (by index) that share landmarks at one displacement, beyond chance."""
     unpacked = [unpack_landmarks(one.traces) for one in frames if one.traces is not None]
     if not unpacked:
         return []
@@ -71,7 +72,9 @@ def _shared(frames: Sequence[SliceResult]) -> list[tuple[int, int]]:
                 if a != b and frames[a].pixel_sha256 != frames[b].pixel_sha256:
                     dy, dx = (places[other] - places[one]).tolist()
                     votes[a, b, dy, dx] += 1
-    return [key[:2] for key, count in votes.items() if count >= MIN_BETWEEN]
+    by_chance = len(hashes) ** 2 / 2 / (1 << HASH_BITS)
+    needed = 1 if by_chance < MAX_CHANCE else 2
+    return [key[:2] for key, count in votes.items() if count >= needed]
 
 
 CHECKS = (

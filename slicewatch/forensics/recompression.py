@@ -9,11 +9,11 @@ from slicewatch.checks import Check, Evidence, Study, objects
 from slicewatch.records import SliceResult, Traces
 from slicewatch.transfer_syntaxes import LOSSY
 
-COMB, BLOCKS = 90.0, 8.0
-"""One slice: its coefficients alone, or its block edges alone, are enough …"""
-COMB_AND_BLOCKS = 40.0, 4.5
-"""… or both of them together."""
-SERIES_COMB = 35.0
+COMB = 40.0
+"""One slice: its coefficients alone are enough …"""
+COMB_AND_BLOCKS = 25.0, 4.0
+"""… or, where they are less clear, together with its block edges."""
+SERIES_COMB = 25.0
 SERIES_PERIODICITY = 60.0
 """Medians over a series: what one slice may show by chance, the half of them does not."""
 MIN_SLICES = 5
@@ -45,11 +45,7 @@ def _compressed(study: Study) -> Iterator[Evidence]:
 
 def _is_quantised(traces: Traces) -> bool:
     comb, blocks = COMB_AND_BLOCKS
-    return (
-        traces.comb > COMB
-        or traces.blocks > BLOCKS
-        or (traces.comb > comb and traces.blocks > blocks)
-    )
+    return traces.comb > COMB or (traces.comb > comb and traces.blocks > blocks)
 
 
 def _resampled(study: Study) -> Iterator[Evidence]:
