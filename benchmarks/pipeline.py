@@ -89,6 +89,14 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--edge", type=int, default=192, help="rows and columns of a slice (192)")
     parser.add_argument("--log", type=Path, default=ROOT / "runs" / "bench.log",
                         help="the hosts' log (runs/bench.log)")  # fmt: skip
+    parser.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an app setting for all runs; may be given several times",
+    )
     return parser.parse_args(arguments)
 
 
@@ -129,7 +137,8 @@ def _measure(options: argparse.Namespace, folder: Path) -> Measured:
     small = go("small")
     batched = go("batched")
     one_each = go("one-each", _ONE_EACH)
-    with open_way(options.models, options.log, studies["warm-up"]) as way:
+    settings = _settings(options)
+    with open_way(options.models, options.log, studies["warm-up"], settings) as way:
         stored = way.pass_stored(studies["stored"])
         _tell("stored before", stored)
         cold = cold_start.measure(
@@ -148,10 +157,22 @@ def _pass_alone(
     extra: Mapping[str, str] | None,
 ) -> Passage:
     """A study through a stack of its own: what memory it needs is this study's."""
-    with open_way(options.models, options.log, warm_up, extra) as way:
+    settings = _settings(options) | dict(extra or {})
+    with open_way(options.models, options.log, warm_up, settings) as way:
         passage = way.pass_through(objects)
     _tell(name, passage)
     return passage
+
+
+def _settings(options: argparse.Namespace) -> dict[str, str]:
+    """The app settings of the command line. Raises ValueError for one without a value."""
+    settings = {}
+    for text in options.settings:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise ValueError(f"--set {text}: expected NAME=VALUE")
+        settings[name] = value
+    return settings
 
 
 def _figures(measured: Measured) -> dict[str, float]:
