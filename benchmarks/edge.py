@@ -1,8 +1,8 @@
 """Measures the edge agent: ``python -m benchmarks.edge [--json PATH]``.
 
 - Reception: `storescu` into the agent, with the object on the disk before each acknowledgement,
-  next to DCMTK's `storescp` (which does not flush) on the same objects in the same run. `storescp`
-  runs with its own defaults and tuned; the faster one is what the agent is held against.
+  next to DCMTK's `storescp` (which does not flush) on the same objects in the same run: as both
+  are by default, and with Nagle's algorithm off at both of their ends (``no_delay``).
 - To the cloud: from the first byte sent to the last object stored by a STOW-RS server on this
   machine that only counts, so the agent is what is measured.
 - Memory: the agent's peak while a study of 5,000 objects passes through.
@@ -40,6 +40,9 @@ from slicewatch.dicom import read_header
 _ROOT = Path(__file__).resolve().parent.parent
 _MIB = 1 << 20
 _TOOLS = ("storescu", "storescp")
+_NO_DELAY = {"TCP_NODELAY": "1"}
+"""DCMTK leaves Nagle's algorithm on unless told: it waits for acknowledgements in mid-object."""
+_FLUSHES = 50
 
 
 class Sink:
@@ -114,34 +117,59 @@ def agent(folder: Path, url: str, tables: str = "") -> Iterator[tuple[int, int]]
 
 
 def receive_rate(files: Path, count: int, size: int, folder: Path, sink: Sink) -> dict[str, float]:
-    """Reception and the way to the cloud, and `storescp` on the same objects."""
-    reference = max(
-        _storescp(files, folder, [], {}),
-        _storescp(files, folder, ["-pdu", "131072"], {"TCP_NODELAY": "1"}),
-    )
-    with agent(folder, sink.url) as (port, _):
+    """Reception by itself next to `storescp`, and while what arrives goes up at once."""
+    plain = _storescp(files, folder, [], {})
+    tuned = _storescp(files, folder, ["-pdu", "131072"], _NO_DELAY)
+    alone, both = folder / "alone", folder / "both"
+    alone.mkdir()
+    both.mkdir()
+    with agent(alone, f"http://127.0.0.1:{_free_port()}/api") as (port, _):
+        received = _storescu(files, port, {})
+    shutil.rmtree(alone)
+    alone.mkdir()
+    with agent(alone, f"http://127.0.0.1:{_free_port()}/api") as (port, _):
+        received_tuned = _storescu(files, port, _NO_DELAY)
+    with agent(both, sink.url) as (port, _):
         begin = time.perf_counter()
-        _storescu(files, port)
-        received = time.perf_counter() - begin
+        while_sending = _storescu(files, port, {})
         _wait(lambda: len(sink.sizes) == count, "all are in the cloud")
         stored = time.perf_counter() - begin
+    megabytes = size / 1e6
     return {
         "objects": count,
+        "flush_ms": _flush_ms(folder, size // count),
         "receive_objects_per_s": count / received,
-        "receive_mb_per_s": size / received / 1e6,
-        "storescp_mb_per_s": size / reference_time(reference) / 1e6,
-        "receive_over_storescp": reference_time(reference) / received,
+        "receive_mb_per_s": megabytes / received,
+        "receive_while_sending_mb_per_s": megabytes / while_sending,
+        "storescp_mb_per_s": megabytes / plain,
+        "receive_over_storescp": plain / received,
+        "no_delay_receive_mb_per_s": megabytes / received_tuned,
+        "no_delay_storescp_mb_per_s": megabytes / tuned,
+        "no_delay_receive_over_storescp": tuned / received_tuned,
         "to_cloud_objects_per_s": count / stored,
-        "to_cloud_mb_per_s": size / stored / 1e6,
+        "to_cloud_mb_per_s": megabytes / stored,
     }
 
 
-def reference_time(runs_a_second: float) -> float:
-    return 1 / runs_a_second
+def _flush_ms(folder: Path, size: int) -> float:
+    """What it costs here to write a file of `size` bytes and flush it with its folder."""
+    target = folder / "flush"
+    target.mkdir()
+    handle = os.open(target, os.O_RDONLY)
+    begin = time.perf_counter()
+    for number in range(_FLUSHES):
+        with (target / str(number)).open("wb") as file:
+            file.write(os.urandom(size))
+            file.flush()
+            os.fsync(file.fileno())
+        os.fsync(handle)
+    spent = time.perf_counter() - begin
+    os.close(handle)
+    return 1000 * spent / _FLUSHES
 
 
 def _storescp(files: Path, folder: Path, options: list[str], environment: dict[str, str]) -> float:
-    """How often a second the objects could be received."""
+    """Seconds for the objects."""
     output = folder / "storescp"
     output.mkdir()
     port = _free_port()
@@ -153,9 +181,7 @@ def _storescp(files: Path, folder: Path, options: list[str], environment: dict[s
     )
     try:
         _wait(lambda: _listens(port), "storescp listens")
-        begin = time.perf_counter()
-        _storescu(files, port)
-        return 1 / (time.perf_counter() - begin)
+        return _storescu(files, port, environment)
     finally:
         process.kill()
         process.wait()
@@ -176,7 +202,7 @@ def peak_memory(count: int, folder: Path, sink: Sink) -> dict[str, float]:
         template.save_as(source / f"{number:05d}.dcm")
     with agent(folder, sink.url) as (port, pid):
         idle = _peak_rss(pid)
-        _storescu(source, port)
+        _storescu(source, port, {})
         _wait(lambda: sink.closed > 0, "the study is closed", 300)
         peak = _peak_rss(pid)
     shutil.rmtree(source)
@@ -207,7 +233,7 @@ def look_first(patients: Sequence[Path], folder: Path, sink: Sink) -> dict[str, 
                 total.add(
                     str(pydicom.dcmread(path, specific_tags=["SOPInstanceUID"]).SOPInstanceUID)
                 )
-            _storescu(patient / "CT" / "image", port)
+            _storescu(patient / "CT" / "image", port, {})
         _wait(lambda: sink.closed >= len(patients), "all studies are closed", 500)
     sent = sum(sink.sizes.values())
     lost = tumour - sink.sizes.keys()
@@ -248,11 +274,16 @@ def _data() -> Path:
     return folder
 
 
-def _storescu(files: Path, port: int) -> None:
+def _storescu(files: Path, port: int, environment: dict[str, str]) -> float:
+    """Send the files of a folder; the seconds that it took."""
     command = ["storescu", "+sd", "+r", "-aec", "SLICEWATCH", "127.0.0.1", str(port), str(files)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    begin = time.perf_counter()
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, **environment}
+    )
     if done.returncode:
         raise SystemExit(f"storescu failed: {done.stderr[-500:]}")
+    return time.perf_counter() - begin
 
 
 def _peak_rss(pid: int) -> int:

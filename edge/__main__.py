@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from pathlib import Path
 
 from edge.agent import Agent, AgentFailed, open_journal, spool_in
@@ -16,6 +17,8 @@ from edge.entries import State
 from edge.pseudonyms import KeyTooShort, Pseudonyms
 from edge.toml_table import ConfigError
 from slicewatch.model_registry import ModelError
+
+_SWITCH_S = 0.001
 
 
 def main() -> int:
@@ -47,6 +50,11 @@ def _run(config: Config, log_level: str) -> int:
     # These two tell of every request and every PDU.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     logging.getLogger("pynetdicom").setLevel(logging.CRITICAL)
+    # This one quotes values that it finds odd, and they may be a patient's.
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module="pydicom")
+    # Most threads wait for disk or network: one that computes must not make them wait long.
+    sys.setswitchinterval(_SWITCH_S)
     os.umask(0o077)
     config.spool.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (config.spool.folder / "lock").open("w") as lock:

@@ -61,14 +61,15 @@ class Intake:
 
     def take(
         self,
-        arriving: Path,
+        arriving: Path | bytes,
         *,
         source: str,
         sha256: str = "",
         urgent: bool = False,
         expected: Callable[[Header], None] | None = None,
     ) -> Header:
-        """Take a complete file out of ``arriving``. When this returns the object is safe.
+        """Take an object in: a complete file out of ``arriving``, or its bytes. When this returns
+        the object is safe.
 
         Args:
             source: who sent it, for the journal.
@@ -80,7 +81,7 @@ class Intake:
             DiskFull: there is no room.
         """
         try:
-            size = arriving.stat().st_size
+            size = len(arriving) if isinstance(arriving, bytes) else arriving.stat().st_size
             self.check_space()
             header = header_of(arriving, self._max)
             if expected is not None:
@@ -96,7 +97,8 @@ class Intake:
                 self.refused += 1
             raise
         finally:
-            arriving.unlink(missing_ok=True)
+            if isinstance(arriving, Path):
+                arriving.unlink(missing_ok=True)
         with self._lock:
             self.taken += 1
             self.taken_bytes += size

@@ -63,6 +63,7 @@ class Journal:
 
     def __init__(self, file: Path) -> None:
         self._lock = threading.RLock()
+        self._reading = threading.Lock()
         file.touch(mode=0o600, exist_ok=True)
         try:
             self._db = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
@@ -75,13 +76,17 @@ class Journal:
                 raise JournalDamaged("its check failed")
             self._db.executescript(_SCHEMA)
             self._db.execute(f"SELECT {_ENTRY}, changed, in_doubt FROM objects LIMIT 0")
+            # Readers do not wait for a transaction that waits for the disk.
+            self._reader = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+            self._reader.execute("PRAGMA query_only=1")
         except (sqlite3.DatabaseError, JournalDamaged) as error:
             with contextlib.suppress(AttributeError, sqlite3.Error):
                 self._db.close()
             raise JournalDamaged(f"the journal is damaged: {type(error).__name__}") from error
 
     def close(self) -> None:
-        with self._lock:
+        with self._lock, self._reading:
+            self._reader.close()
             self._db.close()
 
     @contextlib.contextmanager
@@ -347,8 +352,8 @@ class Journal:
         return count
 
     def _rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
-        with self._lock:
-            return self._db.execute(sql, parameters).fetchall()
+        with self._reading:
+            return self._reader.execute(sql, parameters).fetchall()
 
 
 def _add(db: sqlite3.Connection, entry: Entry, urgent: bool, rebuilt: bool) -> bool:

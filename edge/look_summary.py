@@ -65,7 +65,8 @@ def summary_writer(
             clean(dataset)
         _fill(dataset, looks, routes, outside)
         data = _encode(dataset)
-        sha256 = spool.keep_bytes(data)
+        sha256 = hashlib.sha256(data).hexdigest()
+        spool.keep(data, sha256)
         return Entry(
             sha256=sha256,
             size=len(data),

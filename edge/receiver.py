@@ -158,9 +158,8 @@ class Receiver:
         arriving = None
         try:
             arriving = dimse.arrived(event)
-            path = arriving.finish()
             header = self._intake.take(
-                path,
+                arriving.finish(),
                 source=f"{calling}@{association.requestor.address}",
                 sha256=arriving.sha256,
                 urgent=bool(peer and peer.urgent) or request.Priority == 0x0001,

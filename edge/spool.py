@@ -20,8 +20,10 @@ import mmap
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from io import RawIOBase
 from pathlib import Path
 
 from slicewatch.dicom import Header, read_header
@@ -29,6 +31,7 @@ from slicewatch.limits import Limits, Rejected
 from slicewatch.records import Reason
 
 _TAKEN = itertools.count()
+_FREE_S = 0.25
 
 
 class DiskFull(Exception):
@@ -55,6 +58,7 @@ class Spool:
         self._aside = folder / "aside"
         self._min_free = min_free_bytes
         self._max = max_bytes
+        self._free, self._free_at = 0, float("-inf")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for part in (self.arriving, self._objects, self._aside):
             part.mkdir(mode=0o700, exist_ok=True)
@@ -73,7 +77,11 @@ class Spool:
     # --- space ----------------------------------------------------------------------------------
 
     def free_bytes(self) -> int:
-        return shutil.disk_usage(self.folder).free
+        """Of the file system; at most `_FREE_S` old: asking costs as much as a small write."""
+        now = time.monotonic()
+        if now - self._free_at > _FREE_S:
+            self._free, self._free_at = shutil.disk_usage(self.folder).free, now
+        return self._free
 
     def check_space(self, waiting_bytes: int, size: int = 0) -> None:
         """Raises `DiskFull` when `size` bytes more would be too much."""
@@ -95,10 +103,10 @@ class Spool:
         os.close(handle)
         return Path(name)
 
-    def keep(self, arriving: Path, sha256: str) -> Path:
-        """Give a complete file its name; name and content are on the disk when this returns.
+    def keep(self, arriving: Path | bytes, sha256: str) -> Path:
+        """Give a complete file, or bytes, its name; all is on the disk when this returns.
 
-        It has its name before it is flushed: then the file system writes both in one go. Should
+        A file has its name before it is flushed: then the file system writes both in one go. Should
         the power fail in between, its name does not prove its content, and it is set aside at the
         next start; nobody was told that it is safe. What is there already is not replaced.
 
@@ -108,7 +116,7 @@ class Spool:
         final = self.path(sha256)
         try:
             if not (final.exists() and hash_of(final) == sha256):
-                arriving.replace(final)
+                self._place(arriving, final)
             with final.open("rb") as file:
                 os.fsync(file.fileno())
             _sync_folder(final.parent)
@@ -116,18 +124,27 @@ class Spool:
             raise DiskFull(f"writing to the spool failed: {error.strerror}") from error
         return final
 
-    def keep_bytes(self, data: bytes) -> str:
-        """Spool `data`; returns its SHA-256. Raises `DiskFull`."""
-        sha256 = hashlib.sha256(data).hexdigest()
-        arriving = self.create()
+    def _place(self, arriving: Path | bytes, final: Path) -> None:
+        """Never writes into a file that has its name already: it may be another sender's, who was
+        told that it is safe.
+        """
+        if isinstance(arriving, Path):
+            arriving.replace(final)
+            return
+        own = final
         try:
-            arriving.write_bytes(data)
-        except OSError as error:
-            arriving.unlink(missing_ok=True)
-            raise DiskFull(f"writing to the spool failed: {error.strerror}") from error
-        self.keep(arriving, sha256)
-        arriving.unlink(missing_ok=True)
-        return sha256
+            file = own.open("xb", 0)
+        except FileExistsError:
+            own = self.create()
+            file = own.open("wb", 0)
+        try:
+            with file:
+                _write_all(file, arriving)
+        except OSError:
+            own.unlink(missing_ok=True)
+            raise
+        if own is not final:
+            own.replace(final)
 
     def verify(self, sha256: str) -> Path:
         """The object's file, once its bytes were found to be those that were received.
@@ -174,25 +191,35 @@ class Spool:
                 yield path.stem, path
 
 
-def hash_of(path: Path) -> str:
-    """SHA-256 of a file, hex, read in bounded memory."""
+def hash_of(path: Path | bytes) -> str:
+    """SHA-256 of bytes or of a file, hex; a file is read in bounded memory."""
+    if isinstance(path, bytes):
+        return hashlib.sha256(path).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def header_of(path: Path, max_bytes: int = 1 << 40) -> Header:
-    """The header of a file, read where it lies: its pixels do not enter memory.
+def header_of(path: Path | bytes, max_bytes: int = 1 << 40) -> Header:
+    """The header of an object; a file is read where it lies: its pixels do not enter memory.
 
     Raises:
         Rejected: it is no sound DICOM object.
     """
     limits = Limits(max_bytes=max_bytes)
+    if isinstance(path, bytes):
+        return read_header(path, limits)
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
             raise Rejected(Reason.NOT_DICOM, "the file is empty")
         with contextlib.closing(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)) as view:
             # The reader slices and unpacks, which a map does as bytes do.
             return read_header(view, limits)  # type: ignore[arg-type]
+
+
+def _write_all(file: RawIOBase, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) or 0 :]
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,8 +1,8 @@
 """What pynetdicom's upper layer needs before hostile peers may talk to it.
 
 - A PDU longer than was agreed ends the association before memory is spent on it.
-- A dataset goes to the spool's disk as its fragments arrive, hashed on the way, so a large object
-  is never in memory, and one over the bound ends the association.
+- A large dataset goes to the spool's disk as its fragments arrive, so it is never in memory, and
+  one over the bound ends the association.
 - A request is served by the thread that read it, which waits on its socket: no polling between.
 - A TLS handshake happens in the connection's own thread: a peer that stays silent holds nobody up.
 
@@ -17,11 +17,12 @@ import queue
 import select
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from pydicom.uid import UID
 from pynetdicom import evt
@@ -29,7 +30,6 @@ from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_ECHO, C_STORE
-from pynetdicom.dsutils import create_file_meta, encode_file_meta
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.transport import (
     AddressInformation,
@@ -50,22 +50,26 @@ _MIN_PDU_LIMIT = 1 << 20
 """The agreed length binds P-DATA-TF only; an A-ASSOCIATE-RQ with 128 contexts is not small."""
 _HANDSHAKE_S = 10.0
 _LOOK_MS = 5
+_MEMORY_BYTES = 4 << 20
+"""A file costs a small object more than its fragments do; times associations, this is memory."""
 _PDU_DEADLINES = 10
 
 
-class ArrivingFile:
-    """The dataset of a C-STORE as it arrives: a Part 10 file in the spool's ``arriving``.
+class Arriving:
+    """A C-STORE's object as it arrives, as a Part 10 file: a small one in memory, a large one in
+    the spool's ``arriving``.
 
     Stands where pynetdicom keeps its temporary file. `sha256` is of the whole file.
     """
 
     def __init__(self, spool: Spool, meta: bytes, max_bytes: int) -> None:
-        self.path = spool.create()
-        self.name = str(self.path)
+        self.name = ""
+        self.file = self  # pynetdicom flushes `.file` after each fragment
+        self._spool = spool
         self._left = max_bytes
         self._hash = hashlib.sha256()
-        self._file = self.path.open("wb")
-        self.file = self  # pynetdicom flushes `.file` after each fragment
+        self._memory: bytearray | None = bytearray()
+        self._file: BinaryIO | None = None
         self.write(bytes(128) + b"DICM" + meta)
 
     @property
@@ -78,6 +82,22 @@ class ArrivingFile:
         if self._left < 0:
             raise ValueError("the object is larger than receive.max_object_bytes")
         self._hash.update(data)
+        if self._memory is not None:
+            self._memory += data
+            if len(self._memory) > _MEMORY_BYTES:
+                self._spill(self._memory)
+        else:
+            self._write(data)
+
+    def _spill(self, data: bytearray) -> None:
+        path = self._spool.create()
+        self.name = str(path)
+        self._file = path.open("wb")
+        self._memory = None
+        self._write(data)
+
+    def _write(self, data: bytes | bytearray) -> None:
+        assert self._file is not None
         try:
             self._file.write(data)
         except OSError as error:
@@ -86,25 +106,31 @@ class ArrivingFile:
     def flush(self) -> None:
         """Not after each fragment: the spool flushes the whole file."""
 
-    def finish(self) -> Path:
-        """All of it is in the file. Raises `DiskFull`."""
+    def finish(self) -> Path | bytes:
+        """All of it: where it is, or itself. Raises `DiskFull`."""
+        if self._memory is not None:
+            return bytes(self._memory)
+        assert self._file is not None
         try:
             self._file.close()
         except OSError as error:
             raise DiskFull(f"writing to the spool failed: {error.strerror}") from error
-        return self.path
+        return Path(self.name)
 
     def close(self) -> None:
         """Safe to call again, and after a failure."""
-        try:
-            self._file.close()
-        except OSError:
-            _log.warning("closing an arriving file failed; it was not acknowledged")
+        self._memory = None
+        if self._file is not None:
+            try:
+                self._file.close()
+            except OSError:
+                _log.warning("closing an arriving file failed; it was not acknowledged")
 
     def discard(self) -> None:
-        """The object will not be completed."""
+        """The object will not be completed, or the spool has it."""
         self.close()
-        self.path.unlink(missing_ok=True)
+        if self.name:
+            Path(self.name).unlink(missing_ok=True)
 
 
 class _ServedAtOnce(queue.Queue[Any]):
@@ -132,14 +158,14 @@ class _ServedAtOnce(queue.Queue[Any]):
 
 
 class SpoolingDimse(DIMSEServiceProvider):
-    """Puts the dataset of each C-STORE into an `ArrivingFile`."""
+    """Puts the dataset of each C-STORE into an `Arriving`."""
 
     def __init__(self, assoc: Association, spool: Spool, max_bytes: int) -> None:
         super().__init__(assoc)
         self.msg_queue = _ServedAtOnce(assoc)
         self._spool = spool
         self._max_bytes = max_bytes
-        self._arriving: ArrivingFile | None = None
+        self._arriving: Arriving | None = None
 
     def receive_primitive(self, primitive: P_DATA) -> None:
         super().receive_primitive(primitive)
@@ -148,7 +174,7 @@ class SpoolingDimse(DIMSEServiceProvider):
         if type(message) is C_STORE_RQ and message._data_set_file is None:
             command = message.command_set
             context = self.assoc._accepted_cx[message.context_id or 0]
-            arriving = ArrivingFile(
+            arriving = Arriving(
                 self._spool,
                 _file_meta(
                     command.AffectedSOPClassUID,
@@ -165,14 +191,15 @@ class SpoolingDimse(DIMSEServiceProvider):
         elif message is None:
             self._arriving = None
 
-    def arrived(self, event: evt.Event) -> ArrivingFile:
+    def arrived(self, event: evt.Event) -> Arriving:
         """The complete object of a C-STORE event."""
         request: Any = event.request
         file = request._dataset_file
-        if isinstance(file, ArrivingFile):
+        if isinstance(file, Arriving):
+            request._dataset_file = None  # ours to close and remove, not pynetdicom's
             return file
         # All of it came in the PDU of its command.
-        arriving = ArrivingFile(
+        arriving = Arriving(
             self._spool,
             _file_meta(
                 request.AffectedSOPClassUID,
@@ -191,19 +218,28 @@ class SpoolingDimse(DIMSEServiceProvider):
             self._arriving = None
 
 
-def _file_meta(sop_class: UID, sop_instance: UID, transfer_syntax: UID) -> bytes:
+def _file_meta(sop_class: str, sop_instance: str, transfer_syntax: str) -> bytes:
     """File Meta Information (PS3.10 section 7.1) that follows from the object alone: the same
     object from another sender gives the same bytes.
     """
-    return encode_file_meta(
-        create_file_meta(
-            sop_class_uid=sop_class,
-            sop_instance_uid=sop_instance,
-            transfer_syntax=transfer_syntax,
-            implementation_uid=IMPLEMENTATION_CLASS_UID,
-            implementation_version=IMPLEMENTATION_VERSION,
+    elements = b"".join(
+        (
+            # (0002,0001) has the long form of a length (PS3.5 table 7.1-1).
+            bytes.fromhex("020001004f420000020000000001"),
+            _element(0x0002, b"UI", sop_class, b"\0"),
+            _element(0x0003, b"UI", sop_instance, b"\0"),
+            _element(0x0010, b"UI", transfer_syntax, b"\0"),
+            _element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID, b"\0"),
+            _element(0x0013, b"SH", IMPLEMENTATION_VERSION, b" "),
         )
     )
+    return struct.pack("<HH2sHL", 2, 0, b"UL", 4, len(elements)) + elements
+
+
+def _element(number: int, vr: bytes, text: str, padding: bytes) -> bytes:
+    value = text.encode("ascii")
+    value += padding * (len(value) % 2)
+    return struct.pack("<HH2sH", 2, number, vr, len(value)) + value
 
 
 class BoundedSocket(AssociationSocket):

@@ -270,8 +270,10 @@ def test_an_object_is_flushed_to_the_disk_before_it_is_acknowledged(
     monkeypatch.setattr(os, "fsync", fsync)
     add(intake, spool, 75)
     assert flushed == ["file", "folder"]
-    assert journal._rows("PRAGMA synchronous")[0][0] == 2, "FULL"
-    assert journal._rows("PRAGMA journal_mode")[0][0] == "wal"
+    pragmas = [
+        journal._db.execute(f"PRAGMA {p}").fetchone()[0] for p in ("synchronous", "journal_mode")
+    ]
+    assert pragmas == [2, "wal"], "FULL: a commit is on the disk"
 
 
 def test_a_full_disk_is_told_before_anything_is_taken(spool: Spool, tmp_path: Path) -> None:

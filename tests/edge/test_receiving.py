@@ -191,8 +191,8 @@ def test_a_transfer_that_breaks_off_leaves_nothing_behind(
             for context, value in pdata.presentation_data_value_list:
                 with_data = value[1:].replace(b"\x01\x01", b"\x00\x00")  # (0000,0800)
                 _send_data(peer, context, value[:1] + with_data)
-        for _ in range(8):
-            _send_data(peer, 1, b"\x00" + bytes(10_000))
+        for _ in range(50):  # more than stays in memory
+            _send_data(peer, 1, b"\x00" + bytes(100_000))
         arriving = agent.spool / "arriving"
         wait_for(lambda: list(arriving.iterdir()), "the object arrives")
     wait_for(lambda: not list(arriving.iterdir()), "the half object is removed")
