@@ -1,12 +1,14 @@
 """What can be searched for: the attributes of studies, series and instances.
 
-Nothing here is counted or changed as slices arrive, so nothing is contended for:
+Nothing here is counted as slices arrive, so nothing is contended for:
 
 - A study and a series have an entity of the table ``catalogue``, written before their first object
   is stored and only where none is; its attributes are those of that object. (That objects of one
   study differ in them is a matter of the integrity checks.)
 - An instance has its few attributes in the metadata of its own blob, written with its bytes.
-- How many there are is what the listing of ``incoming`` says.
+- How many there are is what the listing of ``incoming`` says. Of a study at rest it is kept: each
+  request stamps the studies it brings objects of, before it stores them, and counts that were
+  taken longer after the last stamp than any request can last stay right.
 
 So whatever is stored can be found, and a study or series of which nothing was stored (a request
 ended in between) shows when it is listed. `rebuild` makes the table anew from the objects.
@@ -20,8 +22,10 @@ import contextlib
 import json
 import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from slicewatch import holdings
@@ -38,6 +42,9 @@ NOTE = "dicom"
 
 _STUDIES = "study"
 _MAX_VALUE = 1024
+_MAX_COUNTS = 30_000  # characters; a property holds 32 Ki
+_AT_REST = timedelta(hours=1)
+"""Longer than a request can last (`functionTimeout` in host.json), and clocks differ."""
 
 type Json = dict[str, Any]
 
@@ -80,6 +87,21 @@ INSTANCE_ATTRIBUTES = {
     "00280008": "IS",  # Number of Frames
 }
 """In the order in which `note` has them. The SOP instance UID is the blob's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A study of the catalogue, its attributes as a DICOM JSON object.
+
+    Attributes:
+        arrived: when the last request began that brought objects of it.
+        counts: series UID → objects, where they are kept and right; else ``None``.
+    """
+
+    uid: str
+    attributes: Json
+    arrived: datetime
+    counts: dict[str, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +162,8 @@ def instance_attributes(storage: Storage, one: Held, limits: Limits) -> Json:
 
 def studies(
     storage: Storage, uids: frozenset[str] | None = None, dates: tuple[str, str] = ("", "")
-) -> Iterator[Json]:
-    """The studies' attributes, in the order of their UIDs.
+) -> Iterator[Study]:
+    """The studies, in the order of their UIDs.
 
     Args:
         uids: only these; ``None``: all.
@@ -151,7 +173,7 @@ def studies(
         for uid in sorted(uids):
             entity = storage.entity(CATALOGUE, _STUDIES, uid)
             if entity is not None:
-                yield json.loads(entity["attributes"])
+                yield _study(entity)
         return
     query, parameters = "PartitionKey eq @p", {"p": _STUDIES}
     for name, operator, date in zip(("low", "high"), ("ge", "le"), dates, strict=True):
@@ -159,7 +181,28 @@ def studies(
             query += f" and date {operator} @{name}"
             parameters[name] = date
     for entity in storage.entities(CATALOGUE, query, parameters):
-        yield json.loads(entity["attributes"])
+        yield _study(entity)
+
+
+def counts_of(storage: Storage, study: Study) -> dict[str, int]:
+    """How many objects each series of the study has, those without any left out."""
+    if study.counts is not None:
+        return study.counts
+    begun = datetime.now(UTC)
+    counts = dict(Counter(one.series for one in holdings.listing(storage, study.uid)))
+    text = json.dumps(counts)
+    if begun - study.arrived > _AT_REST and len(text) <= _MAX_COUNTS:
+        counted = {"counts": text, "counted": begun.isoformat()}
+        storage.merge_entity(CATALOGUE, {"PartitionKey": _STUDIES, "RowKey": study.uid, **counted})
+    return counts
+
+
+def _study(entity: Json) -> Study:
+    arrived = datetime.fromisoformat(entity["arrived"])
+    counts = None
+    if "counted" in entity and datetime.fromisoformat(entity["counted"]) - arrived > _AT_REST:
+        counts = json.loads(entity["counts"])
+    return Study(entity["RowKey"], json.loads(entity["attributes"]), arrived, counts)
 
 
 def series(storage: Storage, study: str | None = None) -> Iterator[Series]:
@@ -195,14 +238,19 @@ def _enter(storage: Storage, study: str, uid: str, data: bytes) -> None:
     of_study["0020000D"] = {"vr": "UI", "Value": [study]}
     of_series["0020000E"] = {"vr": "UI", "Value": [uid]}
     date = str((of_study.get("00080020", {}).get("Value") or [""])[0])
-    for entity in (
-        {"PartitionKey": _STUDIES, "RowKey": study, "date": date, "attributes": of_study},
-        {"PartitionKey": study, "RowKey": uid, "attributes": of_series},
-    ):
-        with contextlib.suppress(Conflict):  # it is entered already
-            storage.insert_entity(
-                CATALOGUE, {**entity, "attributes": json.dumps(entity["attributes"])}
-            )
+    stamp = {
+        "PartitionKey": _STUDIES,
+        "RowKey": study,
+        "arrived": datetime.now(UTC).isoformat(),
+    }
+    try:
+        attributes = {"date": date, "attributes": json.dumps(of_study)}
+        storage.insert_entity(CATALOGUE, stamp | attributes)
+    except Conflict:  # it is entered already
+        storage.merge_entity(CATALOGUE, stamp)
+    with contextlib.suppress(Conflict):
+        attributes = {"attributes": json.dumps(of_series)}
+        storage.insert_entity(CATALOGUE, {"PartitionKey": study, "RowKey": uid, **attributes})
 
 
 def _read_note(storage: Storage, one: Held, limits: Limits) -> str:

@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 from slicewatch import catalogue, holdings, matching, wado
-from slicewatch.catalogue import INSTANCE_ATTRIBUTES, SERIES_ATTRIBUTES, STUDY_ATTRIBUTES
+from slicewatch.catalogue import INSTANCE_ATTRIBUTES, SERIES_ATTRIBUTES, STUDY_ATTRIBUTES, Study
 from slicewatch.holdings import Held
 from slicewatch.limits import Limits
 from slicewatch.matching import Test
@@ -188,7 +188,8 @@ def _truth(text: str) -> bool:
 
 
 def _value(attributes: Json, tag: str) -> Any:
-    return (attributes.get(tag, {}).get("Value") or [""])[0]
+    value = (attributes.get(tag, {}).get("Value") or [""])[0]
+    return "" if value is None else value
 
 
 def _tests(query: Parameters, level: Level) -> dict[str, Test]:
@@ -199,24 +200,30 @@ def _passes(attributes: Json, tests: dict[str, Test]) -> bool:
     return all(matching.matches(attributes.get(tag), test) for tag, test in tests.items())
 
 
-def _studies(storage: Storage, query: Parameters, scope: Sequence[str]) -> list[Json]:
-    """Attributes of the studies that match, the newest first."""
+def _studies(storage: Storage, query: Parameters, scope: Sequence[str]) -> list[Study]:
+    """The studies that match, the newest first."""
     tests = _tests(query, Level.STUDY)
     modality = tests.pop(_MODALITIES, None)
     named = [uid for value in query.values.get(STUDY_UID, ()) for uid in matching.uid_list(value)]
     uids = frozenset(scope[:1]) or frozenset(named) or None
     dates = matching.date_range(query.values.get("00080020", ()))
-    found = [one for one in catalogue.studies(storage, uids, dates) if _passes(one, tests)]
+    found = [
+        one for one in catalogue.studies(storage, uids, dates) if _passes(one.attributes, tests)
+    ]
     if modality is not None:
         having = {
             one.study
             for one in catalogue.series(storage, scope[0] if scope else None)
             if matching.matches(one.attributes.get(_MODALITY), modality)
         }
-        found = [one for one in found if _value(one, STUDY_UID) in having]
-    found.sort(key=lambda one: _value(one, STUDY_UID))
-    found.sort(key=lambda one: (_value(one, "00080020"), _value(one, "00080030")), reverse=True)
+        found = [one for one in found if one.uid in having]
+    found.sort(key=lambda one: one.uid)
+    found.sort(key=_began, reverse=True)
     return found
+
+
+def _began(study: Study) -> tuple[str, str]:
+    return str(_value(study.attributes, "00080020")), str(_value(study.attributes, "00080030"))
 
 
 def _ahead[T, U](work: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
@@ -227,28 +234,26 @@ def _ahead[T, U](work: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
             yield from pool.map(work, batch)
 
 
-def _present_studies(storage: Storage, studies: Iterable[Json], base_url: str) -> Iterator[Json]:
-    def present(study: Json) -> Json | None:
-        uid = _value(study, STUDY_UID)
-        objects = list(holdings.listing(storage, uid))
-        if not objects:
+def _present_studies(storage: Storage, studies: Iterable[Study], base_url: str) -> Iterator[Json]:
+    def present(study: Study) -> Json | None:
+        counts = catalogue.counts_of(storage, study)
+        if not counts:
             return None
-        held = {one.series for one in objects}
         modalities = sorted(
             {
                 str(_value(one.attributes, _MODALITY))
-                for one in catalogue.series(storage, uid)
-                if one.uid in held
+                for one in catalogue.series(storage, study.uid)
+                if one.uid in counts
             }
             - {""}
         )
         return _sorted(
-            study
-            | _available(f"{base_url}/studies/{uid}")
+            study.attributes
+            | _available(f"{base_url}/studies/{study.uid}")
             | {
                 _MODALITIES: {"vr": "CS"} | ({"Value": modalities} if modalities else {}),
-                "00201206": {"vr": "IS", "Value": [len(held)]},
-                "00201208": {"vr": "IS", "Value": [len(objects)]},
+                "00201206": {"vr": "IS", "Value": [len(counts)]},
+                "00201208": {"vr": "IS", "Value": [sum(counts.values())]},
             }
         )
 
@@ -269,15 +274,15 @@ def _sorted(attributes: Json) -> Json:
 
 # --- series -------------------------------------------------------------------------------------
 
-type _Series = tuple[Json, catalogue.Series]
+type _Series = tuple[Study, catalogue.Series]
 
 
 def _series(
-    storage: Storage, query: Parameters, scope: Sequence[str], studies: list[Json]
+    storage: Storage, query: Parameters, scope: Sequence[str], studies: list[Study]
 ) -> list[_Series]:
-    """The series that match, each with its study's attributes, in the order of the studies."""
+    """The series that match, each with its study, in the order of the studies."""
     tests = _tests(query, Level.SERIES)
-    place = {_value(one, STUDY_UID): index for index, one in enumerate(studies)}
+    place = {one.uid: index for index, one in enumerate(studies)}
     if len(place) == 1:
         found = catalogue.series(storage, next(iter(place)))
     else:
@@ -302,14 +307,19 @@ def _numbered(attributes: Json, tag: str) -> tuple[bool, int]:
 def _present_series(
     storage: Storage, series: Iterable[_Series], base_url: str, *, bare: bool
 ) -> Iterator[Json]:
+    counted: dict[str, dict[str, int]] = {}
+
     def present(pair: _Series) -> Json | None:
         study, one = pair
-        count = sum(1 for _ in holdings.listing(storage, one.study, one.uid))
+        # Series of one study follow each other: it is counted once, or by two at once.
+        if study.uid not in counted:
+            counted[study.uid] = catalogue.counts_of(storage, study)
+        count = counted[study.uid].get(one.uid)
         if not count:
             return None
         return _sorted(
-            ({} if bare else study)
-            | {STUDY_UID: study[STUDY_UID]}
+            ({} if bare else study.attributes)
+            | {STUDY_UID: study.attributes[STUDY_UID]}
             | one.attributes
             | _available(f"{base_url}/studies/{one.study}/series/{one.uid}")
             | {"00201209": {"vr": "IS", "Value": [count]}}
@@ -331,9 +341,12 @@ def _instances(
 ) -> Iterator[Json]:
     tests = _tests(query, Level.INSTANCE)
     for study, one in series:
-        above: Json = {STUDY_UID: study[STUDY_UID], SERIES_UID: one.attributes[SERIES_UID]}
+        above: Json = {
+            STUDY_UID: study.attributes[STUDY_UID],
+            SERIES_UID: one.attributes[SERIES_UID],
+        }
         if not scope:
-            above |= study
+            above |= study.attributes
         if len(scope) < 2:
             above |= one.attributes
         matches: list[tuple[tuple[bool, int, str], Held, Json]] = []

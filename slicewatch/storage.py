@@ -228,6 +228,13 @@ class Storage:
                 match_condition=MatchConditions.IfNotModified,
             )
 
+    def merge_entity(self, table: str, entity: Mapping[str, Any]) -> None:
+        """Set these properties of an entity and leave its others; make it where it is missing."""
+        from azure.data.tables import UpdateMode
+
+        with _faults(table):
+            self._table(table).upsert_entity(dict(entity), mode=UpdateMode.MERGE)
+
     def entities(
         self, table: str, query: str, parameters: Mapping[str, Any]
     ) -> Iterator[dict[str, Any]]:

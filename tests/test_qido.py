@@ -6,6 +6,7 @@ import itertools
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -164,6 +165,41 @@ def test_counts_are_right_while_a_study_arrives_from_many_at_once(
     filters = {"StudyInstanceUID": studies.new_uid("study", seed)}
     (found,) = web.search_for_studies(search_filters=filters)
     assert value(found, "00201208") == 24
+
+
+def test_counts_of_a_study_at_rest_are_kept_until_more_comes(
+    web: DICOMwebClient, archive: Archive, storage: Storage, seed: int, app: pytest.MonkeyPatch
+) -> None:
+    study = archive.put(2)
+    filters = {"StudyInstanceUID": study}
+
+    def counted() -> int:
+        (found,) = web.search_for_studies(search_filters=filters)
+        (series,) = web.search_for_series(study)
+        assert value(series, "00201209") == value(found, "00201208")
+        return int(value(found, "00201208"))
+
+    def stamped(hours: float) -> None:
+        """The last request began that long ago."""
+        arrived = (datetime.now(UTC) - timedelta(hours=hours)).isoformat()
+        entity = {"PartitionKey": "study", "RowKey": study, "arrived": arrived}
+        storage.merge_entity(catalogue.CATALOGUE, entity)
+
+    def kept() -> dict[str, int] | None:
+        (one,) = catalogue.studies(storage, frozenset({study}))
+        return one.counts
+
+    assert counted() == 2
+    assert kept() is None, "a request may still be storing"
+    stamped(hours=2)
+    assert counted() == 2
+    assert list((kept() or {}).values()) == [2]
+    with app.context() as patched:
+        patched.setattr(catalogue.holdings, "listing", None)
+        assert counted() == 2, "without listing again"
+    archive.add(studies.ct_image(seed=seed * 1000, number=3))
+    assert kept() is None
+    assert counted() == 3
 
 
 def test_a_study_of_which_nothing_was_stored_is_not_found(
