@@ -1,6 +1,7 @@
 """Azurite, the storage emulator, as a child process: what a laptop and the tests store in."""
 
 import contextlib
+import fcntl
 import os
 import shutil
 import socket
@@ -10,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 _ROOT = Path(__file__).resolve().parent.parent
 # The account and key that Microsoft publishes for its storage emulator.
@@ -57,6 +58,7 @@ class Azurite:
         self.ports = dict(zip(_SERVICES, _free_ports(len(_SERVICES)), strict=True))
         self._process: subprocess.Popen[bytes] | None = None
         self._keep = folder is not None
+        self._lock: IO[str] | None = None
         self._scratch = tempfile.TemporaryDirectory(prefix="azurite-")
         self._folder = folder or Path(self._scratch.name)
 
@@ -71,15 +73,13 @@ class Azurite:
             f"{service.capitalize()}Endpoint=http://127.0.0.1:{port}/{ACCOUNT};"
             for service, port in self.ports.items()
         )
-        return (
-            f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={KEY};{endpoints}"
-        )
+        return f"DefaultEndpointsProtocol=http;AccountName={ACCOUNT};AccountKey={KEY};{endpoints}"
 
     def start(self) -> None:
         """Start the emulator, or start it again after a stop."""
         command = [_find_azurite(), "--silent", "--skipApiVersionCheck", "--disableTelemetry"]
         if self._keep:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._lock_folder()
             command += ["--location", str(self._folder)]
         else:
             command += ["--inMemoryPersistence"]
@@ -99,6 +99,21 @@ class Azurite:
         except BaseException:
             self.stop()
             raise
+
+    def _lock_folder(self) -> None:
+        """Two emulators on one folder overwrite each other's index: the second one is refused.
+        The lock goes with this process, however it ends.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (self._folder / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise RuntimeError(
+                f"{self._folder} is in use by another storage emulator: end that one first, or"
+                " keep the studies in another folder"
+            ) from None
 
     def _wait_until_it_answers(self) -> None:
         assert self._process is not None
@@ -127,9 +142,16 @@ class Azurite:
         self._process.kill()
         self._process.wait()
         self._process = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self._scratch.cleanup()
+            raise
         return self
 
     def __exit__(

@@ -19,9 +19,10 @@ from datetime import UTC, datetime
 from slicewatch import catalogue, inventory
 from slicewatch.catalogue import Cataloguer
 from slicewatch.limits import Limits, Rejected
-from slicewatch.records import Reason
+from slicewatch.records import Outcome, Reason, SliceResult
 from slicewatch.settings import Settings
 from slicewatch.storage import INCOMING, QUARANTINE, Conflict, Storage, StorageUnavailable
+from slicewatch.uids import stated_uids
 
 _WORKERS = 8
 _MOST_IN_FLIGHT = 2 * _WORKERS
@@ -138,7 +139,11 @@ class Intake:
                 header.sop_class_uid,
             )
         except Rejected as rejected:
-            return self._reject(blank, data, rejected, keep=bool(data) or offered.refused is None)
+            refused = self._reject(
+                blank, data, rejected, keep=bool(data) or offered.refused is None
+            )
+            self._note(refused, data)
+            return refused
         if self._study_uid not in (None, known.study_instance_uid):
             return self._reject(
                 known, data, Rejected(Reason.WRONG_STUDY, "StudyInstanceUID differs")
@@ -146,6 +151,30 @@ class Intake:
         self._open(known.study_instance_uid)
         self._cataloguer.enter(header, data)
         return self._store(known, data, catalogue.note(header))
+
+    def _note(self, refused: Receipt, data: bytes) -> None:
+        """Tell the study, where the object still says to which it belongs."""
+        uids = stated_uids(data)
+        if uids is None or refused.reason is None:
+            return
+        study, series, instance = uids
+        self._open(study)
+        rejection = SliceResult(
+            blob=f"quarantine/{refused.quarantine}",
+            content_sha256=hashlib.sha256(data).hexdigest(),
+            outcome=Outcome.REJECTED,
+            study_instance_uid=study,
+            series_instance_uid=series,
+            sop_instance_uid=instance,
+            reason=refused.reason,
+            detail=refused.detail,
+        )
+        inventory.note_rejection(self._storage, rejection)
+
+    @property
+    def studies(self) -> tuple[str, ...]:
+        """The studies that anything was stored of, or refused."""
+        return tuple(sorted(self._opened))
 
     def _open(self, study: str) -> None:
         """Mark the study unfinished before its first object is stored: whatever ends this

@@ -16,6 +16,7 @@ from slicewatch.records import (
     Outcome,
     Review,
     SliceResult,
+    StudyStatus,
 )
 from slicewatch.review import assemble
 from slicewatch.storage import Conflict, Storage
@@ -31,7 +32,12 @@ def assess(
     this twice, or again after a restart, answers with what is there.
     """
     study = request.study
-    slices = inventory.read_results(storage, study, registry.digest)
+    if not inventory.all_screened(storage, study, registry.digest):
+        # Other models screened it than this process has, while a deployment goes on.
+        raise Conflict("batches wait for these models; the study is to be looked at again")
+    screened = inventory.read_results(storage, study, registry.digest)
+    refused = inventory.rejections(storage, study, (one.blob for one in screened))
+    slices = [*screened, *refused]
     objects = sorted({(one.blob, one.content_sha256) for one in slices})
     expected = inventory.expected_instances(storage, study) or ()
     missing = inventory.missing_instances((blob for blob, _ in objects), expected)
@@ -47,6 +53,8 @@ def assess(
         content_digest=inventory.digest(objects, missing),
         timings=_timings(request),
     )
+    if latest is not None:
+        review = _still_raised(latest, review)
     if latest is not None and _says_the_same(latest, review):
         review = latest
     else:
@@ -65,6 +73,31 @@ def assess(
         objects=len(objects),
         assessed=datetime.now(UTC).isoformat(),
     )
+
+
+RAISED_EARLIER = "raised-by-earlier-generation"
+
+
+def _still_raised(latest: Review, review: Review) -> Review:
+    """Flagging only raises a study: a lane, and its priority, stay in later generations, whatever
+    came or whichever models and policy look now. A person takes them off, by deciding.
+    """
+    lanes = {flag.lane: flag for flag in review.lanes}
+    for flag in latest.lanes:
+        now = lanes.get(flag.lane)
+        if now is None:
+            rules = tuple(dict.fromkeys((*flag.rules, RAISED_EARLIER)))
+            lanes[flag.lane] = dataclasses.replace(flag, rules=rules)
+        elif now.priority < flag.priority:
+            lanes[flag.lane] = dataclasses.replace(
+                now,
+                priority=flag.priority,
+                rules=tuple(dict.fromkeys((*now.rules, RAISED_EARLIER))),
+            )
+    if not lanes:
+        return review
+    ordered = tuple(sorted(lanes.values(), key=lambda flag: flag.lane))
+    return dataclasses.replace(review, lanes=ordered, status=StudyStatus.FLAGGED)
 
 
 def _says_the_same(one: Review, other: Review) -> bool:

@@ -5,7 +5,8 @@ where the last one stopped, and so that its history and messages do not grow wit
 
     incoming/{study}/{series}/{sop}.dcm            the originals
     reviews/open/{study}                           the study is unfinished: the sweep's list
-    reviews/{study}/close.json                     the sender says that it is complete
+    reviews/{study}/closed/{digest}.json           a sender says that it is complete
+    reviews/{study}/rejected/{sha256}.json         an object of it was refused at a door
     reviews/{study}/slices/{batch}.json            manifest: the objects of a batch, immutable
     reviews/{study}/slices/{batch}.{models}.json   slice results of a batch by these models
     reviews/{study}/{generation}/review.json       a published review
@@ -35,7 +36,7 @@ from slicewatch.records import (
     SliceResult,
 )
 from slicewatch.settings import Settings
-from slicewatch.storage import INCOMING, REVIEWS, BlobInfo, BlobMissing, Conflict, Storage
+from slicewatch.storage import INCOMING, REVIEWS, BlobInfo, Conflict, Storage
 
 _OPEN = "open/"
 _COUNTS = ("screened", "not_screened", "rejected", "with_detections")
@@ -83,6 +84,11 @@ def open_study(storage: Storage, study: str) -> None:
     storage.write(REVIEWS, _OPEN + study, b"")
 
 
+def is_open(storage: Storage, study: str) -> bool:
+    """Whether the study is unfinished."""
+    return storage.info(REVIEWS, _OPEN + study) is not None
+
+
 def open_studies(storage: Storage) -> Iterator[str]:
     """StudyInstanceUIDs of the unfinished studies."""
     for study, _ in open_studies_marked(storage):
@@ -118,11 +124,14 @@ def settle(storage: Storage, study: str, content_digest: str, *, finished: bool)
 
 
 def covers(storage: Storage, study: str, content_digest: str) -> bool:
-    """Whether a review of this content is of everything received, and of what is missing now."""
+    """Whether a review of this content is of everything received, of what doors refused, and of
+    what is missing now.
+    """
     blobs = received(storage, study)
-    expected = expected_instances(storage, study) or ()
-    missing = missing_instances((blob.name for blob in blobs), expected)
-    return content_digest == digest(content_of(blobs), missing)
+    names = [blob.name for blob in blobs]
+    missing = missing_instances(names, expected_instances(storage, study) or ())
+    refused = [(one.blob, one.content_sha256) for one in rejections(storage, study, names)]
+    return content_digest == digest([*content_of(blobs), *refused], missing)
 
 
 # --- what came ----------------------------------------------------------------------------------
@@ -149,21 +158,41 @@ def content_of(blobs: Iterable[BlobInfo]) -> Iterator[tuple[str, str]]:
 def close_study(storage: Storage, study: str, expected: Sequence[str] | None) -> None:
     """Record that the sender has sent everything, and the SOP instance UIDs where it lists them.
 
-    A later list is added to an earlier one: a sender never makes an instance un-expected.
+    Each list is a blob of its own and all of them count: senders that close at once lose none,
+    and no sender makes an instance un-expected.
     """
-    known = expected_instances(storage, study) or ()
-    listed = sorted({*known, *(expected or ())})
-    closing = {"instances": listed, "at": datetime.now(UTC).isoformat(timespec="seconds")}
-    storage.write(REVIEWS, f"{study}/close.json", json.dumps(closing).encode(), content_type=_JSON)
+    body = json.dumps({"instances": sorted(set(expected or ()))}).encode()
+    name = f"{study}/closed/{hashlib.sha256(body).hexdigest()[:32]}.json"
+    storage.write(REVIEWS, name, body, content_type=_JSON)
 
 
 def expected_instances(storage: Storage, study: str) -> tuple[str, ...] | None:
-    """SOP instance UIDs that the sender listed at the close; ``None`` while it is not closed."""
-    try:
-        closing = json.loads(storage.read(REVIEWS, f"{study}/close.json"))
-    except BlobMissing:
+    """SOP instance UIDs that its senders listed at the close; ``None`` while it is not closed."""
+    closings = [blob.name for blob in storage.listing(REVIEWS, f"{study}/closed/")]
+    if not closings:
         return None
-    return tuple(closing["instances"])
+    listed: set[str] = set()
+    for name in closings:
+        listed |= set(json.loads(storage.read(REVIEWS, name))["instances"])
+    return tuple(sorted(listed))
+
+
+def note_rejection(storage: Storage, rejection: SliceResult) -> None:
+    """Keep in the study that an object of it was refused at a door, so that its review says so."""
+    name = f"{rejection.study_instance_uid}/rejected/{rejection.content_sha256}.json"
+    storage.write(REVIEWS, name, json.dumps(rejection.to_json()).encode(), content_type=_JSON)
+
+
+def rejections(storage: Storage, study: str, blobs: Iterable[str]) -> list[SliceResult]:
+    """The objects of the study that doors refused, but for those whose instance is among `blobs`:
+    it was sent again, and well.
+    """
+    came = {sop_instance_uid(blob) for blob in blobs}
+    refused = [
+        SliceResult.from_json(json.loads(storage.read(REVIEWS, blob.name)))
+        for blob in storage.listing(REVIEWS, f"{study}/rejected/")
+    ]
+    return [one for one in refused if one.sop_instance_uid not in came]
 
 
 def sop_instance_uid(blob: str) -> str:
@@ -230,6 +259,12 @@ def take(
 def manifest(storage: Storage, study: str, batch: int) -> tuple[Entry, ...]:
     """The objects of a batch. Raises `storage.BlobMissing`."""
     return _manifest(storage, f"{study}/slices/{batch:05d}.json")
+
+
+def all_screened(storage: Storage, study: str, models_digest: str) -> bool:
+    """Whether every batch has results by these models."""
+    batches, results = _ledger(storage, study, models_digest)
+    return set(batches) == set(results)
 
 
 def write_results(

@@ -205,3 +205,43 @@ def test_an_instance_id_tells_nothing_of_the_study() -> None:
     name = inventory.instance_id("1.2.3")
     assert name == "study-c47f5b18b8a430e698b9fe15e51f6119"
     assert "1.2.3" not in name
+
+
+def test_senders_that_close_at_once_lose_no_list(storage: Storage, study: str) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda n: inventory.close_study(storage, study, [f"1.{n}"]), range(16)))
+    assert set(inventory.expected_instances(storage, study) or ()) == {f"1.{n}" for n in range(16)}
+
+
+def rejection(study: str, instance: str) -> SliceResult:
+    return SliceResult(
+        f"quarantine/{instance}",
+        hashlib.sha256(instance.encode()).hexdigest(),
+        Outcome.REJECTED,
+        study_instance_uid=study,
+        sop_instance_uid=instance,
+    )
+
+
+def test_what_a_door_refused_changes_what_a_review_must_cover(storage: Storage, study: str) -> None:
+    arrive(storage, study, 1)
+    before = content(storage, study)
+    inventory.note_rejection(storage, rejection(study, "2"))
+    assert not inventory.covers(storage, study, before)
+
+
+def test_an_instance_that_came_well_after_all_is_no_longer_refused(
+    storage: Storage, study: str
+) -> None:
+    inventory.note_rejection(storage, rejection(study, "2"))
+    assert len(inventory.rejections(storage, study, [f"{study}/1/1.dcm"])) == 1
+    assert inventory.rejections(storage, study, [f"{study}/1/2.dcm"]) == []
+
+
+def test_a_study_is_all_screened_only_by_the_models_that_ask(storage: Storage, study: str) -> None:
+    arrive(storage, study, *range(4))
+    take(storage, study)
+    assert not inventory.all_screened(storage, study, MODELS)
+    finish(storage, study, 0)
+    assert inventory.all_screened(storage, study, MODELS)
+    assert not inventory.all_screened(storage, study, hashlib.sha256(b"new").hexdigest())

@@ -54,11 +54,12 @@ def admit(
     Raises:
         StorageUnavailable: to be tried again; what was stored stays.
     """
-    receipts = Intake(storage, settings, source, study).receive_all(objects)
+    intake = Intake(storage, settings, source, study)
+    receipts = intake.receive_all(objects)
     # Nothing is acknowledged that is not in the log; what is stored by now is stored once, and
     # what its sender never sends again is logged as found when its study is published.
     custody_record.arrivals(storage, settings, receipts, door=source, sender=sender or {})
-    for one in dict.fromkeys(r.study_instance_uid for r in receipts if r.reason is None):
+    for one in intake.studies:
         inventory.open_study(storage, one)
         try:
             ensure_review(client, settings, one)

@@ -60,7 +60,7 @@ def as_json(
     headers: dict[str, str] | None = None,
 ) -> func.HttpResponse:
     """A JSON response."""
-    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(body, separators=(",", ":"))
     return func.HttpResponse(text, status_code=status, mimetype=media_type, headers=headers)
 
 
@@ -89,6 +89,16 @@ def answers_problems[**P](
         return as_json(answer.body, answer.status, headers=answer.headers)
 
     return answering
+
+
+def is_plain_text(text: str) -> bool:
+    """Whether a text can be stored and shown: no lone surrogates, no control characters but line
+    ends and tabs.
+    """
+    return not any(
+        (ord(one) < 32 and one not in "\n\r\t") or one == "\x7f" or "\ud800" <= one <= "\udfff"
+        for one in text
+    )
 
 
 def study_of(request: func.HttpRequest) -> str:

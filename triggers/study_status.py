@@ -35,7 +35,7 @@ def study_status(req: func.HttpRequest, client: df.SyncDurableFunctionsClient) -
     return as_json(
         {
             "study": study,
-            "status": _standing(store, progress, review),
+            "status": _standing(store, study, progress, review),
             "progress": progress or None,
             "orchestration": _orchestration(state),
             "review": _summary(review),
@@ -43,10 +43,21 @@ def study_status(req: func.HttpRequest, client: df.SyncDurableFunctionsClient) -
     )
 
 
+_FINISHED = (
+    StudyStatus.NOT_FLAGGED,
+    StudyStatus.NOT_SCREENED,
+    StudyStatus.INCOMPLETE,
+    StudyStatus.REVIEWED,
+)
+
+
 def _standing(
-    store: storage.Storage, progress: dict[str, Any], review: Review | None
+    store: storage.Storage, study: str, progress: dict[str, Any], review: Review | None
 ) -> StudyStatus:
     status = StudyStatus(progress.get("status") or (review.status if review else "receiving"))
+    if status in _FINISHED and inventory.is_open(store, study):
+        # Something came that no review has seen: the old one must not speak for it.
+        return StudyStatus.RECEIVING
     if status is not StudyStatus.FLAGGED or review is None:
         return status
     # The items know more than an orchestration whose event is on its way, or that is long gone.

@@ -11,7 +11,7 @@ import grpc
 
 from slicewatch import custody_record, inventory, settings, storage
 from slicewatch import worklist as items
-from triggers.responses import Problem, answers_problems, as_json
+from triggers.responses import Problem, answers_problems, as_json, is_plain_text
 from triggers.worklist_items import (
     as_body,
     body_object,
@@ -25,6 +25,7 @@ _log = logging.getLogger(__name__)
 
 VERDICTS = ("confirmed", "rejected", "changed")
 _MAX_COMMENT = 4000
+_MAX_FINDINGS = 500
 
 
 @bp.route("worklist/{item}/decision", methods=["POST"])
@@ -59,8 +60,10 @@ def _decision(body: dict[str, Any]) -> dict[str, Any]:
         raise _bad("`verdict` is missing or unknown")
     if not isinstance(findings, dict) or any(one not in VERDICTS for one in findings.values()):
         raise _bad("`findings` does not map finding ids to verdicts")
-    if not isinstance(comment, str) or len(comment) > _MAX_COMMENT:
-        raise _bad(f"`comment` is no text of at most {_MAX_COMMENT} characters")
+    if len(findings) > _MAX_FINDINGS:
+        raise _bad(f"`findings` names more than {_MAX_FINDINGS}")
+    if not isinstance(comment, str) or len(comment) > _MAX_COMMENT or not is_plain_text(comment):
+        raise _bad(f"`comment` is no plain text of at most {_MAX_COMMENT} characters")
     return {"verdict": verdict, "findings": findings, "comment": comment}
 
 

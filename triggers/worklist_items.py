@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,10 +12,11 @@ import azure.functions as func
 from slicewatch import settings, storage
 from slicewatch.settings import Settings
 from slicewatch.worklist import Item, ItemConflict, NoSuchItem
-from triggers.responses import Problem, as_json
+from triggers.responses import Problem, as_json, is_plain_text
 
 _MAX_BODY = 1 << 20
 _MAX_READER = 128
+_ITEM = re.compile(r"study-[0-9a-f]{32}-\d{1,9}-(clinical|forensic)")
 
 
 def as_body(item: Item) -> dict[str, Any]:
@@ -23,8 +25,11 @@ def as_body(item: Item) -> dict[str, Any]:
 
 
 def item_of(request: func.HttpRequest) -> str:
-    """The item id in the request's route."""
-    return request.route_params.get("item") or ""
+    """The item id in the request's route. Raises `Problem` (404) for what can be none."""
+    item = request.route_params.get("item") or ""
+    if not _ITEM.fullmatch(item):
+        raise _unknown_item()
+    return item
 
 
 def body_object(request: func.HttpRequest) -> dict[str, Any]:
@@ -48,11 +53,16 @@ def body_object(request: func.HttpRequest) -> dict[str, Any]:
 def reader_of(body: dict[str, Any]) -> str:
     """Who acts. Raises `Problem` (400) when the body does not say."""
     reader = body.get("reader")
-    if not isinstance(reader, str) or not reader.strip() or len(reader) > _MAX_READER:
+    if (
+        not isinstance(reader, str)
+        or not reader.strip()
+        or len(reader) > _MAX_READER
+        or not is_plain_text(reader)
+    ):
         raise Problem(
             400,
             "no-reader",
-            f"`reader` is missing, empty or over {_MAX_READER} characters",
+            f"`reader` is missing, empty, over {_MAX_READER} characters, or no plain text",
             'say who acts: {"reader": "…"}',
         )
     return reader.strip()
@@ -65,9 +75,7 @@ def changed(change: Callable[[], Item]) -> Item:
     try:
         return change()
     except NoSuchItem:
-        raise Problem(
-            404, "unknown-item", "the worklist has no such item", "take an id from GET worklist"
-        ) from None
+        raise _unknown_item() from None
     except ItemConflict as error:
         raise Problem(
             409,
@@ -85,3 +93,9 @@ def answer_change(
     reader = reader_of(body_object(request))
     store, config = storage.current(), settings.current()
     return as_json(as_body(changed(lambda: change(store, config, item_of(request), reader))))
+
+
+def _unknown_item() -> Problem:
+    return Problem(
+        404, "unknown-item", "the worklist has no such item", "take an id from GET worklist"
+    )
