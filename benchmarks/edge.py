@@ -7,7 +7,7 @@
   machine that only counts, so the agent is what is measured.
 - Memory: the agent's peak while a study of 5,000 objects passes through.
 - Look-first: what stays on site of real studies when only slices near a detection go up, and how
-  many slices with tumour stay with it.
+  many slices with tumour stay with it; of the patients that the detector was not trained on.
 
 Needs DCMTK (`apt-get install dcmtk`), requirements-edge.txt and the real studies.
 """
@@ -35,6 +35,7 @@ from typing import Any
 import pydicom
 
 from slicewatch import multipart
+from slicewatch.dataset import VALIDATION, split_of
 from slicewatch.dicom import read_header
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -213,10 +214,12 @@ def peak_memory(count: int, folder: Path, sink: Sink) -> dict[str, float]:
     }
 
 
-def look_first(patients: Sequence[Path], folder: Path, sink: Sink) -> dict[str, float]:
+def look_first(
+    patients: Sequence[Path], models: Path, folder: Path, sink: Sink
+) -> dict[str, float]:
     """What the strictest policy keeps on site, and what of it shows tumour."""
     tables = (
-        f'[look_first]\nmodels = "{_ROOT / "models"}"\ncalm = "summary"\nrest = "summary"\n'
+        f'[look_first]\nmodels = "{models.resolve()}"\ncalm = "summary"\nrest = "summary"\n'
         "context_slices = 3\nthreads = 2\n"
     )
     size, tumour = 0, set()
@@ -261,6 +264,18 @@ def _tumour_slices(folder: Path, slices: Sequence[Path]) -> set[str]:
         if round(float(header.ImagePositionPatient[2]), 1) in heights:
             found.add(str(header.SOPInstanceUID))
     return found
+
+
+def _held_out() -> list[Path]:
+    """The patients that the detector was not trained on."""
+    patients = []
+    for patient in sorted(_data().iterdir()):
+        for path in sorted((patient / "CT" / "image").glob("*.dcm"))[:1]:
+            header = pydicom.dcmread(path, specific_tags=["PatientID", "IssuerOfPatientID"])
+            identity = f"{header.get('IssuerOfPatientID', '')}{header.get('PatientID', '')}"
+            if split_of(identity) == VALIDATION:
+                patients.append(patient)
+    return patients
 
 
 def _real_slices() -> list[Path]:
@@ -330,7 +345,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="PATH", help="write the figures there")
     parser.add_argument("--objects", type=int, default=300, help="for the rates")
     parser.add_argument("--study", type=int, default=5000, help="objects of the large study")
-    parser.add_argument("--patients", type=int, default=28, help="for look-first")
+    parser.add_argument(
+        "--models", type=Path, default=_ROOT / "models" / "int8", help="that look first"
+    )
     parser.add_argument("--only", choices=("rates", "memory", "look-first"))
     arguments = parser.parse_args()
     missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
@@ -355,8 +372,7 @@ def main() -> None:
             elif name == "memory":
                 figures |= peak_memory(arguments.study, folder, sink)
             else:
-                patients = sorted(p for p in _data().iterdir() if (p / "CT" / "mask").is_dir())
-                figures |= look_first(patients[: arguments.patients], folder, sink)
+                figures |= look_first(_held_out(), arguments.models, folder, sink)
         print(json.dumps(figures, indent=2), flush=True)
     sink.stop()
     if arguments.json:
