@@ -30,9 +30,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         "--functions", nargs="+", default=[], help="serve these functions and the durable ones"
     )
     start.add_argument("--log-level", help="host.json logging.logLevel.default of this run")
-    start.add_argument(
-        "--verbose", action="store_true", help="the same as --log-level Debug"
-    )
+    start.add_argument("--verbose", action="store_true", help="the same as --log-level Debug")
     start.add_argument(
         "--shutdown-timeout",
         type=float,

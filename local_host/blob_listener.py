@@ -223,9 +223,7 @@ class BlobListener:
             payload.discard()
         return outcome.failure is None
 
-    async def _settle(
-        self, source: _Source, name: str, etag: str | None, *, poison: bool
-    ) -> None:
+    async def _settle(self, source: _Source, name: str, etag: str | None, *, poison: bool) -> None:
         try:
             if poison:
                 await asyncio.to_thread(self._send_poison, source, name, etag)

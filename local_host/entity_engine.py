@@ -231,9 +231,9 @@ class EntityEngine(InMemoryOrchestrationBackend):
     def _schedule_delayed_entity_operation(
         self, entity_id: str, event: pb.HistoryEvent, fire_at: datetime
     ) -> None:
-        self._alarms.set(fire_at, self._locked(lambda: self._queue_entity_operation(
-            entity_id, event
-        )))
+        self._alarms.set(
+            fire_at, self._locked(lambda: self._queue_entity_operation(entity_id, event))
+        )
 
     def _locked(self, action: Callable[[], None]) -> Callable[[], None]:
         def run() -> None:

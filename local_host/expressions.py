@@ -86,8 +86,7 @@ class BlobPattern:
         literals = _EXPRESSION.split(pattern)[::2]
         groups = ("(.*)" for _ in self._names)
         joined = re.escape(literals[0]) + "".join(
-            group + re.escape(literal)
-            for group, literal in zip(groups, literals[1:], strict=True)
+            group + re.escape(literal) for group, literal in zip(groups, literals[1:], strict=True)
         )
         self._regex = re.compile(joined if pattern else ".*", re.DOTALL)
         self.prefix = literals[0]

@@ -191,9 +191,7 @@ async def spool_body(request: Request, spool_dir: str) -> Payload:
     return Payload(b"".join(chunks))
 
 
-async def _spool_rest(
-    chunks: list[bytes], stream: AsyncIterator[bytes], spool_dir: str
-) -> Payload:
+async def _spool_rest(chunks: list[bytes], stream: AsyncIterator[bytes], spool_dir: str) -> Payload:
     descriptor, path = tempfile.mkstemp(dir=spool_dir)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -280,8 +280,10 @@ class Host:
                 _LOGGER.info("Function '%s' is disabled", function.name)
             elif reason is not None:
                 _LOGGER.error("The '%s' function is in error: %s", function.name, reason)
-            elif not wanted or function.name in wanted or function.trigger.type in (
-                DURABLE_NAME_KEYS
+            elif (
+                not wanted
+                or function.name in wanted
+                or function.trigger.type in (DURABLE_NAME_KEYS)
             ):
                 served.append(function)
         if not served:

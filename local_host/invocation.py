@@ -240,9 +240,7 @@ class Invoker:
         if result is None:
             return Value("http", HttpReply(204, (), Payload()))
         if isinstance(result, str):
-            headers: tuple[tuple[str, str], ...] = (
-                ("content-type", "text/plain; charset=utf-8"),
-            )
+            headers: tuple[tuple[str, str], ...] = (("content-type", "text/plain; charset=utf-8"),)
             body = payload_of(result.encode(), self._hello.spool_dir)
             return Value("http", HttpReply(200, headers, body))
         if not isinstance(result, func.HttpResponse):

@@ -40,8 +40,10 @@ class FunctionKeys:
                 str(key["name"]): str(key["value"]) for key in content.get("systemKeys", [])
             }
         except (KeyError, TypeError):
-            raise HostError(f"{self.path} does not hold keys as the Functions host writes them; "
-                            "remove it to have new keys made") from None
+            raise HostError(
+                f"{self.path} does not hold keys as the Functions host writes them; "
+                "remove it to have new keys made"
+            ) from None
 
     def _create(self) -> None:
         def key(name: str) -> dict[str, Any]:

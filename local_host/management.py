@@ -198,9 +198,7 @@ class DurableWebhooks:
         chunks = self._engine.StreamInstanceHistory(
             pb.StreamInstanceHistoryRequest(instanceId=instance_id), _CALL
         )
-        events = [
-            history._from_protobuf(event) for chunk in chunks for event in chunk.events
-        ]
+        events = [history._from_protobuf(event) for chunk in chunks for event in chunk.events]
         return project_history(
             events,
             show_input=flag_parameter(request, "showInput"),

@@ -103,9 +103,5 @@ def parse_schedule(text: str, zone: tzinfo) -> Schedule:
         fields.insert(0, "0")
     if len(fields) != 6:
         raise ValueError(f"{text!r} has {len(fields)} fields; NCRONTAB has six")
-    sets = [
-        _parse_field(part, *spec) for part, spec in zip(fields, _FIELDS, strict=True)
-    ]
-    return _Cron(
-        sorted(sets[0]), sorted(sets[1]), sorted(sets[2]), sets[3], sets[4], sets[5], zone
-    )
+    sets = [_parse_field(part, *spec) for part, spec in zip(fields, _FIELDS, strict=True)]
+    return _Cron(sorted(sets[0]), sorted(sets[1]), sorted(sets[2]), sets[3], sets[4], sets[5], zone)

@@ -217,9 +217,7 @@ class OrchestrationEngine(EntityEngine):
     def _process_complete_orchestration_action(
         self, instance: OrchestrationInstance, complete_action: pb.CompleteOrchestrationAction
     ) -> None:
-        renewed = (
-            complete_action.orchestrationStatus == pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW
-        )
+        renewed = complete_action.orchestrationStatus == pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW
         if renewed:
             instance.pending_events[:] = [
                 event
@@ -349,9 +347,7 @@ def unfinished(
 ) -> tuple[list[pb.HistoryEvent], list[pb.HistoryEvent]]:
     """The activities and the timers in ``history`` that have no result yet."""
     done = {
-        event.taskCompleted.taskScheduledId
-        for event in history
-        if event.HasField("taskCompleted")
+        event.taskCompleted.taskScheduledId for event in history if event.HasField("taskCompleted")
     } | {event.taskFailed.taskScheduledId for event in history if event.HasField("taskFailed")}
     fired = {event.timerFired.timerId for event in history if event.HasField("timerFired")}
     tasks = [e for e in history if e.HasField("taskScheduled") and e.eventId not in done]

@@ -145,8 +145,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text("utf-8-sig"))
     except json.JSONDecodeError as error:
         raise HostError(
-            f"{path.name} is not valid JSON: line {error.lineno}, column {error.colno}: "
-            f"{error.msg}"
+            f"{path.name} is not valid JSON: line {error.lineno}, column {error.colno}: {error.msg}"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise HostError(f"cannot read {path}: {error}") from None
@@ -229,9 +228,7 @@ def _durable_options(host: HostJson, settings: Mapping[str, str]) -> DurableOpti
 def _queue_options(host: HostJson) -> QueueOptions:
     base = ("extensions", "queues")
     batch_size = host.integer(*base, "batchSize", default=16, least=1, most=32)
-    encoding = host.choice(
-        *base, "messageEncoding", default="base64", choices=("base64", "none")
-    )
+    encoding = host.choice(*base, "messageEncoding", default="base64", choices=("base64", "none"))
     return QueueOptions(
         batch_size=batch_size,
         new_batch_threshold=host.integer(

@@ -117,9 +117,7 @@ class StorageAccounts:
             try:
                 return kind.from_connection_string(value, **_TIMEOUTS)
             except ValueError:
-                raise HostError(
-                    f"the setting {name} is not a storage connection string"
-                ) from None
+                raise HostError(f"the setting {name} is not a storage connection string") from None
         if endpoint is not None:
             from azure.identity import DefaultAzureCredential
 

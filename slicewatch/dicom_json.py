@@ -57,13 +57,14 @@ def as_file(data: bytes, dataset: Dataset) -> bytes:
         return head + data
     from pydicom import uid
     from pydicom.dataset import FileMetaDataset
+    from pydicom.filebase import DicomBytesIO
     from pydicom.filewriter import write_file_meta_info
 
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = uid.UID(dataset.SOPClassUID)
     meta.MediaStorageSOPInstanceUID = uid.UID(dataset.SOPInstanceUID)
     meta.TransferSyntaxUID = uid.UID(transfer_syntax(dataset))
-    buffer = io.BytesIO()
+    buffer = DicomBytesIO()
     write_file_meta_info(buffer, meta)
     return head + buffer.getvalue() + data
 

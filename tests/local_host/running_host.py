@@ -23,9 +23,7 @@ _START_TIMEOUT_S = 60.0
 class RunningHost:
     """A host process; ``http`` speaks to it, ``log`` is all that it has said."""
 
-    def __init__(
-        self, arguments: list[str], environment: dict[str, str], folder: Path
-    ) -> None:
+    def __init__(self, arguments: list[str], environment: dict[str, str], folder: Path) -> None:
         self.folder = folder
         self.process = subprocess.Popen(
             [sys.executable, "-m", "local_host", "start", *arguments],
@@ -149,9 +147,7 @@ def running_host(
         host.stop()
 
 
-def launch(
-    folder: Path, *arguments: str, app: Path = SAMPLE_APP, **settings: str
-) -> RunningHost:
+def launch(folder: Path, *arguments: str, app: Path = SAMPLE_APP, **settings: str) -> RunningHost:
     """A host that may not come up."""
     environment = {key: value for key, value in os.environ.items() if "AzureWeb" not in key}
     environment |= {

@@ -71,9 +71,12 @@ def test_an_event_wins_against_a_timer_and_a_timer_against_no_event(host: Runnin
     decided = host.start_orchestration("decision", 3600)
     late = host.start_orchestration("decision", 0.3)
     wait_for(lambda: host.state(decided)["customStatus"] == {"phase": "waiting"})
-    assert host.http.post(
-        f"{WEBHOOKS}/instances/{decided}/raiseEvent/decide", json={"lane": "clinical"}
-    ).status_code == 202
+    assert (
+        host.http.post(
+            f"{WEBHOOKS}/instances/{decided}/raiseEvent/decide", json={"lane": "clinical"}
+        ).status_code
+        == 202
+    )
     assert host.finished(decided)["output"] == {"lane": "clinical"}
     assert host.finished(decided)["customStatus"] == {"phase": "done"}
     assert host.finished(late)["output"] == "too late"
@@ -98,9 +101,7 @@ def test_an_event_for_nobody_is_refused(host: RunningHost) -> None:
 
 
 @pytest.mark.parametrize("over_http", [True, False])
-def test_a_suspended_instance_waits_until_it_is_resumed(
-    host: RunningHost, over_http: bool
-) -> None:
+def test_a_suspended_instance_waits_until_it_is_resumed(host: RunningHost, over_http: bool) -> None:
     def control(verb: str) -> None:
         if over_http:
             path = f"{WEBHOOKS}/instances/{instance}/{verb}?reason=test"

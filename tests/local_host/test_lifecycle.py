@@ -319,14 +319,14 @@ def test_links_carry_the_key_that_opens_them(azurite: Azurite, tmp_path: Path) -
 
 def ticks(host: RunningHost) -> list[dict[str, object]]:
     path = host.folder / "ticks"
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if (
-        path.exists()
-    ) else []
+    return (
+        [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        if (path.exists())
+        else []
+    )
 
 
-def test_a_timer_runs_at_start_and_at_its_times(
-    azurite: Azurite, tmp_path: Path
-) -> None:
+def test_a_timer_runs_at_start_and_at_its_times(azurite: Azurite, tmp_path: Path) -> None:
     settings = {"AzureWebJobsStorage": azurite.connection_string, "WORK_QUEUE": "unused"}
     settings["Second"] = azurite.connection_string
     with running_host(tmp_path, SAMPLE_SCHEDULE="*/1 * * * * *", **settings) as host:

@@ -103,8 +103,18 @@ def test_a_schedule_gives_its_next_time(schedule: str, following: datetime) -> N
 
 @pytest.mark.parametrize(
     "schedule",
-    ["", "* * *", "60 * * * * *", "* * * 0 * *", "* * * * 13 *", "5-1 * * * * *", "*/0 * * * * *",
-     "a * * * * *", "00:00:00", "25:00:00"],
+    [
+        "",
+        "* * *",
+        "60 * * * * *",
+        "* * * 0 * *",
+        "* * * * 13 *",
+        "5-1 * * * * *",
+        "*/0 * * * * *",
+        "a * * * * *",
+        "00:00:00",
+        "25:00:00",
+    ],
 )
 def test_a_wrong_schedule_is_refused(schedule: str) -> None:
     with pytest.raises(ValueError):
@@ -135,8 +145,13 @@ def test_the_next_time_is_later_and_fits_the_fields(
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("00:00:02.5", 2.5), ("01:00:00", 3600), ("1.00:00:00", 86400), ("00:05", 300),
-     ("-00:00:01", -1)],
+    [
+        ("00:00:02.5", 2.5),
+        ("01:00:00", 3600),
+        ("1.00:00:00", 86400),
+        ("00:05", 300),
+        ("-00:00:01", -1),
+    ],
 )
 def test_a_timespan_reads_as_dotnet_writes_it(text: str, seconds: float) -> None:
     assert parse_timespan(text).total_seconds() == seconds

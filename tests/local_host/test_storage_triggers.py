@@ -187,9 +187,7 @@ def test_the_event_grid_handshakes_are_answered(host: RunningHost) -> None:
     assert host.http.post(path, content=b"{").status_code == 400
 
 
-def test_queue_and_blob_functions_run_by_hand(
-    host: RunningHost, blobs: BlobServiceClient
-) -> None:
+def test_queue_and_blob_functions_run_by_hand(host: RunningHost, blobs: BlobServiceClient) -> None:
     body = {"id": "by-hand"}
     path = "/admin/functions/worker"
     assert host.http.post(path, json={"input": json.dumps(body)}).status_code == 202

@@ -50,9 +50,7 @@ def test_an_activity_on_a_killed_worker_is_handed_out_again(
     assert f"Worker process {killed} ended with status -9" in host.log
 
 
-def test_all_work_of_a_killed_worker_is_handed_out_again(
-    host: RunningHost, tmp_path: Path
-) -> None:
+def test_all_work_of_a_killed_worker_is_handed_out_again(host: RunningHost, tmp_path: Path) -> None:
     two_workers(host)
     request = {"folder": str(tmp_path), "count": 40}
     instance = host.start_orchestration("many_at_once", request)

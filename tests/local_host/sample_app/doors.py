@@ -18,9 +18,7 @@ doors = df.Blueprint(http_auth_level=func.AuthLevel.FUNCTION)
 
 
 def _json(content: object, status: int = 200) -> func.HttpResponse:
-    return func.HttpResponse(
-        json.dumps(content), status_code=status, mimetype="application/json"
-    )
+    return func.HttpResponse(json.dumps(content), status_code=status, mimetype="application/json")
 
 
 @doors.route(route="echo/{word}/{count:int?}", methods=["GET", "POST"])
@@ -187,9 +185,7 @@ async def entity_call(
         result = await client.clean_entity_storage()
         return _json([result.empty_entities_removed, result.orphaned_locks_released])
     body = json.loads(req.get_body() or b"{}")
-    when = (
-        datetime.now(UTC) + timedelta(seconds=body["seconds"]) if "seconds" in body else None
-    )
+    when = datetime.now(UTC) + timedelta(seconds=body["seconds"]) if "seconds" in body else None
     await client.signal_entity(entity, operation, body.get("input"), signal_time=when)
     return _json("signalled")
 
