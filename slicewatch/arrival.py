@@ -48,12 +48,12 @@ class Receipt:
 
     Attributes:
         position: of the object in its request, from 1.
-        sha256: of its bytes, once it is stored; hexadecimal.
         blob: its name in ``incoming``; empty when it was rejected.
         duplicate: the same bytes were there already.
         conflicting: other bytes are there under its SOP instance UID; both are kept.
         quarantine: its name in ``quarantine`` when it was rejected and its bytes could be had.
         reason: why it was rejected; ``None`` when it is stored.
+        sha256: of its bytes, once it is stored; hexadecimal.
     """
 
     position: int
@@ -62,13 +62,13 @@ class Receipt:
     series_instance_uid: str = ""
     sop_instance_uid: str = ""
     sop_class_uid: str = ""
-    sha256: str = ""
     blob: str = ""
     duplicate: bool = False
     conflicting: bool = False
     quarantine: str = ""
     reason: Reason | None = None
     detail: str = ""
+    sha256: str = ""
 
 
 class Intake:

@@ -43,7 +43,7 @@ def test_an_object_is_stored_under_its_uids_unchanged(
         dataset.SeriesInstanceUID,
         dataset.SOPInstanceUID,
         dataset.SOPClassUID,
-        hashlib.sha256(data).hexdigest(),
+        sha256=hashlib.sha256(data).hexdigest(),
         blob=f"{name}.dcm",
     )
     assert storage.read(INCOMING, receipt.blob) == data

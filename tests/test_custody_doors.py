@@ -101,7 +101,7 @@ def test_a_door_that_cannot_log_does_not_acknowledge(
 
 def an_item(storage: Storage, seed: int) -> Item:
     study, _ = slices(seed, 1)
-    name = f"item{seed}-1-{Lane.CLINICAL}"
+    name = f"study-{seed:032x}-1-{Lane.CLINICAL}"
     item = Item(name, study, 1, Lane.CLINICAL, 50, "", (), "2026-01-01T00:00:00+00:00")
     return worklist.add(storage, item)
 

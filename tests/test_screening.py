@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import logging
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -214,22 +214,17 @@ def test_fault_of_ours_sinks_one_object_and_is_logged_without_its_text(
 
 
 def test_fetching_overlaps_and_keeps_order(registry: Registry) -> None:
+    """Each pair of fetches waits for the other: one after the other they would wait forever."""
     data = studies.to_bytes(studies.ct_image())
+    pairs = [threading.Barrier(2, timeout=60) for _ in range(6)]
 
-    def slow(pause: float) -> Callable[[], bytes]:
-        def fetch() -> bytes:
-            time.sleep(pause)
-            return data
+    def fetch(n: int) -> bytes:
+        pairs[n // 2].wait()
+        return data
 
-        return fetch
-
-    objects = [(f"b{n}", "", slow(0.05 if n % 4 == 0 else 0.02)) for n in range(24)]
-    run(registry, data)  # the model is loaded
-    start = time.perf_counter()
+    objects = [(f"b{n}", "", partial(fetch, n)) for n in range(12)]
     results = screen(objects, registry, Limits(), threads=1)
-    elapsed = time.perf_counter() - start
-    assert [result.blob for result in results] == [f"b{n}" for n in range(24)]
-    assert elapsed < 0.6 * sum(0.05 if n % 4 == 0 else 0.02 for n in range(24))
+    assert [result.blob for result in results] == [f"b{n}" for n in range(12)]
 
 
 class Blob(bytes):
