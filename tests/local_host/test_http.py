@@ -115,9 +115,10 @@ def test_several_processes_share_the_work(host: RunningHost) -> None:
 
 
 def test_threads_of_one_process_run_at_the_same_time(host: RunningHost) -> None:
+    # Of three calls two are in one of the two processes, and meet; the third may be alone.
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: host.http.get("/api/meet").status_code, range(4)))
-    assert answers == [200] * 4
+        answers = list(pool.map(lambda _: host.http.get("/api/meet").status_code, range(3)))
+    assert answers.count(200) >= 2
 
 
 def test_answers_do_not_wait_for_acknowledgements(host: RunningHost) -> None:
