@@ -109,9 +109,13 @@ def test_each_invocation_is_one_line_in_the_log(host: RunningHost) -> None:
 
 
 def test_several_processes_share_the_work(host: RunningHost) -> None:
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        pids = set(pool.map(lambda _: host.http.get("/api/slow?seconds=0.2").text, range(4)))
-    assert pids == {str(pid) for pid in host.worker_pids()}
+    def all_work() -> bool:
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            pids = set(pool.map(lambda _: host.http.get("/api/slow?seconds=0.3").text, range(8)))
+        return pids == {str(pid) for pid in host.worker_pids()}
+
+    # The second process may still be loading the app.
+    wait_for(all_work)
 
 
 def test_threads_of_one_process_run_at_the_same_time(host: RunningHost) -> None:
