@@ -167,8 +167,8 @@ class Settings:
     forensic_features: str = _setting(
         "SLICEWATCH_FORENSIC_FEATURES",
         "off",
-        "measure the pixels of each slice for the forensic checks while it is screened; it about "
-        "doubles the time of a slice, and off, the checks that compare pixels stay silent",
+        "measure the pixels of each slice for the forensic checks while it is screened; it adds "
+        "about half to the time of a slice, and off, the checks that compare pixels stay silent",
         choices=("on", "off"),
     )
     models: Path = _setting(
