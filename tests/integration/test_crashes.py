@@ -24,13 +24,18 @@ LESION = range(15, 21)
 
 @pytest.fixture(scope="module")
 def fragile(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[RunningApp]:
-    """An app of its own, which the tests here damage; its batches are small, to have many."""
+    """An app of its own, which the tests here damage; its batches are small, to have many.
+
+    Its senders close their studies; while workers start again, on a slow machine for longer than
+    the tests' quiet period, nothing arrives, and that must not end a study before its sender does.
+    """
     yield from running_app(
         tmp_path_factory.mktemp("fragile"),
         models,
         {
             "SLICEWATCH_BATCH_SIZE": "2",
             "SLICEWATCH_MAX_IN_FLIGHT": "2",
+            "SLICEWATCH_QUIET_SECONDS": "90",
             "SLICEWATCH_BATCH_WAIT_SECONDS": "0",
             "FUNCTIONS_WORKER_PROCESS_COUNT": "2",
         },
