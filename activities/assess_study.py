@@ -6,7 +6,7 @@ import azure.durable_functions as df
 
 from activities.faults import only_transient_faults_raise
 from slicewatch import storage
-from slicewatch.records import AssessRequest
+from slicewatch.messages import AssessRequest
 
 bp = df.Blueprint()
 

@@ -6,7 +6,7 @@ import azure.durable_functions as df
 
 from activities.faults import only_transient_faults_raise
 from slicewatch import storage, worklist
-from slicewatch.records import Escalation, ItemState
+from slicewatch.messages import Escalation, ItemState
 
 bp = df.Blueprint()
 

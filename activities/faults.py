@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from slicewatch.records import Fault
+from slicewatch.messages import Fault
 from slicewatch.storage import Conflict, StorageUnavailable
 
 TRANSIENT = (StorageUnavailable, Conflict, OSError, MemoryError)

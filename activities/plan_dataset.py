@@ -7,7 +7,7 @@ from typing import Any
 import azure.durable_functions as df
 
 from slicewatch import settings, storage
-from slicewatch.records import PreparationStep
+from slicewatch.dataset_messages import PreparationStep
 
 bp = df.Blueprint()
 

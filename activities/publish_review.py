@@ -6,7 +6,7 @@ import azure.durable_functions as df
 
 from activities.faults import only_transient_faults_raise
 from slicewatch import settings, storage
-from slicewatch.records import Assessment
+from slicewatch.messages import Assessment
 
 bp = df.Blueprint()
 

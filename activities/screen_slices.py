@@ -9,7 +9,7 @@ import azure.durable_functions as df
 
 from activities.faults import only_transient_faults_raise
 from slicewatch import inventory, settings, storage
-from slicewatch.records import BatchRequest
+from slicewatch.messages import BatchRequest
 
 bp = df.Blueprint()
 

@@ -6,7 +6,7 @@ import azure.durable_functions as df
 
 from activities.faults import only_transient_faults_raise
 from slicewatch import inventory, storage
-from slicewatch.records import Settlement, SettleRequest
+from slicewatch.messages import Settlement, SettleRequest
 
 bp = df.Blueprint()
 

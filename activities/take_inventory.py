@@ -8,7 +8,7 @@ import azure.durable_functions as df
 
 from activities.faults import only_transient_faults_raise
 from slicewatch import inventory, settings, storage
-from slicewatch.records import InventoryRequest
+from slicewatch.messages import InventoryRequest
 
 bp = df.Blueprint()
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from durabletask.task import RetryPolicy
 
-from slicewatch.records import Fault, Record, Retry
+from slicewatch.messages import Fault, Retry
+from slicewatch.record import Record
 
 
 class FinalFault(Exception):

@@ -15,15 +15,8 @@ from typing import Any
 from durabletask.task import OrchestrationContext, Task, TimerTask, when_any
 
 from orchestrators.answers import answer_of, retry_policy
-from slicewatch.records import (
-    BatchRequest,
-    BatchResult,
-    Inventory,
-    InventoryRequest,
-    Progress,
-    ReviewPlan,
-    StudyStatus,
-)
+from slicewatch.messages import BatchRequest, Inventory, InventoryRequest, Progress, ReviewPlan
+from slicewatch.records import BatchResult, StudyStatus
 
 CLOSE_EVENT = "close"
 LOOKS_A_RUN = 100

@@ -12,7 +12,7 @@ from typing import Any
 from durabletask.task import OrchestrationContext, Task, TimerTask, when_any
 
 from orchestrators.answers import answer_of, retry_policy
-from slicewatch.records import Escalation, ItemState, ReviewPlan, WaitingItem
+from slicewatch.messages import Escalation, ItemState, ReviewPlan, WaitingItem
 
 DECISION_EVENT = "decision"
 LATE_EVENT = "late"

@@ -9,7 +9,7 @@ import azure.durable_functions as df
 from durabletask.task import OrchestrationContext, Task, when_all
 
 from orchestrators.answers import answer_of, retry_policy
-from slicewatch.records import Evidence, EvidencePart, EvidenceParts, EvidenceRequest
+from slicewatch.evidence_messages import Evidence, EvidencePart, EvidenceParts, EvidenceRequest
 
 bp = df.Blueprint()
 

@@ -11,7 +11,7 @@ import azure.durable_functions as df
 from durabletask.task import OrchestrationContext, Task, TaskFailedError, when_any
 
 from orchestrators.answers import retry_policy
-from slicewatch.records import (
+from slicewatch.dataset_messages import (
     DatasetOutcome,
     DatasetStatus,
     InboxSurvey,

@@ -13,7 +13,7 @@ from durabletask.task import OrchestrationContext, Task, TaskFailedError
 from orchestrators.answers import FinalFault, answer_of, retry_policy
 from orchestrators.collection import Collected, collect
 from orchestrators.decisions import await_decisions
-from slicewatch.records import (
+from slicewatch.messages import (
     Assessment,
     AssessRequest,
     Progress,
@@ -21,8 +21,8 @@ from slicewatch.records import (
     ReviewPlan,
     Settlement,
     SettleRequest,
-    StudyStatus,
 )
+from slicewatch.records import StudyStatus
 
 bp = df.Blueprint()
 

@@ -8,16 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from slicewatch import inventory
+from slicewatch.messages import Assessment, AssessRequest
 from slicewatch.model_registry import Registry
-from slicewatch.records import (
-    Assessment,
-    AssessRequest,
-    ModelUse,
-    Outcome,
-    Review,
-    SliceResult,
-    StudyStatus,
-)
+from slicewatch.records import ModelUse, Outcome, Review, SliceResult, StudyStatus
 from slicewatch.review import assemble
 from slicewatch.storage import Conflict, Storage
 from slicewatch.triage import Policy

@@ -33,7 +33,8 @@ from slicewatch.annotations import (
     regions_of,
 )
 from slicewatch.limits import DEFAULT_LIMITS, Limits, Rejected
-from slicewatch.records import Box, Geometry, Reason, Record, Review
+from slicewatch.record import Record
+from slicewatch.records import Box, Geometry, Reason, Review
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset

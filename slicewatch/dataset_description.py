@@ -33,7 +33,7 @@ from typing import Any
 from slicewatch.dataset import LabelMap
 from slicewatch.model_registry import Model, Registry
 from slicewatch.pixels import PRESETS
-from slicewatch.records import Record
+from slicewatch.record import Record
 
 FILE = "dataset.toml"
 _KEYS = frozenset({"model", "classes", "size", "validation_share", "intensities", "labels"})

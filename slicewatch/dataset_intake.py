@@ -19,10 +19,11 @@ from slicewatch import archive, dataset, dataset_description, dataset_store, dic
 from slicewatch.arrival import Offered
 from slicewatch.dataset import Inspected, Reject
 from slicewatch.dataset_description import BadDescription, Description
+from slicewatch.dataset_messages import InboxSurvey, PreparationStep, StepCounts
 from slicewatch.dataset_store import TRAINING, Source, numbered
 from slicewatch.limits import Limits, Rejected
 from slicewatch.model_registry import Registry
-from slicewatch.records import InboxSurvey, PreparationStep, Reason, StepCounts
+from slicewatch.records import Reason
 from slicewatch.settings import Settings
 from slicewatch.storage import BlobInfo, Storage
 

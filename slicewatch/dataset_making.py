@@ -25,10 +25,10 @@ from slicewatch.dataset_checks import (
     yaml_text,
 )
 from slicewatch.dataset_description import BadDescription, Description
+from slicewatch.dataset_messages import DatasetOutcome, DatasetStatus, PreparationStep, StepCounts
 from slicewatch.dataset_store import Source, numbered
 from slicewatch.limits import Limits, Rejected
 from slicewatch.model_registry import Registry
-from slicewatch.records import DatasetOutcome, DatasetStatus, PreparationStep, StepCounts
 from slicewatch.settings import Settings
 from slicewatch.storage import BlobMissing, Storage
 

@@ -26,7 +26,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from slicewatch.records import PreparationPlan, PreparationStep, Record, Retry
+from slicewatch.dataset_messages import PreparationPlan, PreparationStep
+from slicewatch.messages import Retry
+from slicewatch.record import Record
 from slicewatch.settings import Settings
 from slicewatch.storage import BlobInfo, BlobMissing, Conflict, Storage
 

@@ -38,8 +38,10 @@ from slicewatch.evidence_files import (
     SUMMARY,
     WORKLIST,
 )
+from slicewatch.evidence_messages import Evidence, EvidencePart, EvidenceParts
 from slicewatch.evidence_summary import summary_pdf
-from slicewatch.records import DISCLAIMER, Evidence, EvidencePart, EvidenceParts, Record
+from slicewatch.record import Record
+from slicewatch.records import DISCLAIMER
 from slicewatch.storage import CUSTODY, INCOMING, REVIEWS, Conflict, Storage
 
 _BLOCK_BYTES = 8 << 20

@@ -27,7 +27,7 @@ from slicewatch.evidence_files import (
     Bundle,
     Unreadable,
 )
-from slicewatch.records import Record
+from slicewatch.record import Record
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey

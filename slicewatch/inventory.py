@@ -25,16 +25,9 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
-from slicewatch.records import (
-    BatchResult,
-    Inventory,
-    InventoryRequest,
-    Record,
-    Retry,
-    Review,
-    ReviewPlan,
-    SliceResult,
-)
+from slicewatch.messages import Inventory, InventoryRequest, Retry, ReviewPlan
+from slicewatch.record import Record
+from slicewatch.records import BatchResult, Review, SliceResult
 from slicewatch.settings import Settings
 from slicewatch.storage import INCOMING, REVIEWS, BlobInfo, Conflict, Storage
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from slicewatch import inventory, worklist
-from slicewatch.records import Assessment, Published, WaitingItem
+from slicewatch.messages import Assessment, Published, WaitingItem
 from slicewatch.storage import Storage
 
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from slicewatch.limits import Limits, Rejected
-from slicewatch.records import DISCLAIMER, Detection, Reason, Record
+from slicewatch.record import Record
+from slicewatch.records import DISCLAIMER, Detection, Reason
 from slicewatch.settings import Settings
 from slicewatch.storage import Storage
 

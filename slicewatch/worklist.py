@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from slicewatch.records import Lane, Record, Review
+from slicewatch.record import Record
+from slicewatch.records import Lane, Review
 from slicewatch.storage import WORKLIST, Conflict, Storage
 
 STATES = ("open", "claimed", "decided", "superseded")

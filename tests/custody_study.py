@@ -24,9 +24,10 @@ from slicewatch import (
 from slicewatch.arrival import Intake, Offered
 from slicewatch.custody import Log
 from slicewatch.custody_chain import Signer
+from slicewatch.evidence_messages import Evidence, EvidencePart
 from slicewatch.limits import Limits
+from slicewatch.messages import AssessRequest, InventoryRequest
 from slicewatch.model_registry import Registry
-from slicewatch.records import AssessRequest, Evidence, EvidencePart, InventoryRequest
 from slicewatch.settings import Settings
 from slicewatch.storage import CUSTODY, INCOMING, Storage
 from tests import studies

@@ -18,25 +18,22 @@ from durabletask.testing import InMemoryOrchestrationBackend, create_test_backen
 from durabletask.worker import TaskHubGrpcWorker
 
 from orchestrators.review_study import review_study
-from slicewatch.records import (
+from slicewatch.messages import (
     Assessment,
     AssessRequest,
     BatchRequest,
-    BatchResult,
     Escalation,
     Inventory,
     InventoryRequest,
     ItemState,
-    Lane,
-    LaneFlag,
     Published,
     Retry,
     ReviewPlan,
     Settlement,
     SettleRequest,
-    StudyStatus,
     WaitingItem,
 )
+from slicewatch.records import BatchResult, Lane, LaneFlag, StudyStatus
 
 REVIEW_STUDY: Callable[..., Any] = review_study.build().get_user_function().orchestrator_function
 STUDY = "1.2.3"

@@ -10,14 +10,12 @@ import pytest
 
 from slicewatch import inventory, triage
 from slicewatch.assessment import RAISED_EARLIER, assess
+from slicewatch.messages import Assessment, AssessRequest, InventoryRequest
 from slicewatch.model_registry import Registry
 from slicewatch.records import (
-    Assessment,
-    AssessRequest,
     BatchResult,
     Detection,
     Geometry,
-    InventoryRequest,
     Lane,
     Outcome,
     Reason,

@@ -20,7 +20,7 @@ from slicewatch import custody, custody_chain, inventory
 from slicewatch.arrival import Intake, Offered
 from slicewatch.evidence_check import Report, check
 from slicewatch.evidence_files import Bundle, Unreadable
-from slicewatch.records import Evidence
+from slicewatch.evidence_messages import Evidence
 from slicewatch.settings import Settings
 from slicewatch.storage import INCOMING, Storage
 from tests.custody_study import Case, Files, new_signer, slices, unzipped, zipped

@@ -10,8 +10,8 @@ import pytest
 
 from activities.faults import only_transient_faults_raise
 from orchestrators.answers import FinalFault, answer_of
+from slicewatch.messages import Settlement
 from slicewatch.model_registry import ModelError
-from slicewatch.records import Settlement
 from slicewatch.storage import BlobMissing, Conflict, StorageUnavailable
 
 

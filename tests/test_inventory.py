@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from slicewatch import inventory
-from slicewatch.records import BatchResult, Inventory, InventoryRequest, Outcome, SliceResult
+from slicewatch.messages import Inventory, InventoryRequest
+from slicewatch.records import BatchResult, Outcome, SliceResult
 from slicewatch.storage import INCOMING, Storage
 
 MODELS = hashlib.sha256(b"models").hexdigest()

@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slicewatch import records
+from slicewatch.messages import Progress, Retry, ReviewPlan
+from slicewatch.record import Record
 from slicewatch.records import (
     Detection,
     Finding,
@@ -17,11 +19,7 @@ from slicewatch.records import (
     Lane,
     LaneFlag,
     Outcome,
-    Progress,
     Reason,
-    Record,
-    Retry,
-    ReviewPlan,
     SliceResult,
     StudyStatus,
 )

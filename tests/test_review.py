@@ -13,14 +13,7 @@ from hypothesis import strategies as st
 
 from slicewatch import settings
 from slicewatch.findings import link
-from slicewatch.records import (
-    Lane,
-    ModelUse,
-    Reason,
-    Review,
-    SliceResult,
-    StudyStatus,
-)
+from slicewatch.records import Lane, ModelUse, Reason, Review, SliceResult, StudyStatus
 from slicewatch.review import MAX_LISTED_SLICES, assemble, describe
 from slicewatch.triage import load_policy
 from tests.slice_results import (

@@ -190,7 +190,7 @@ def is_running(state: OrchestrationState | None) -> bool:
 
 
 def progress_of(state: OrchestrationState | None) -> dict[str, Any]:
-    """The orchestration's custom status, a `records.Progress` as JSON; empty before its first."""
+    """The orchestration's custom status, a `messages.Progress` as JSON; empty before its first."""
     status = state.get_custom_status(dict[str, Any]) if state is not None else None
     return status or {}
 

@@ -8,7 +8,7 @@ import azure.durable_functions as df
 import azure.functions as func
 
 from slicewatch import dataset_store, storage
-from slicewatch.records import DatasetStatus
+from slicewatch.dataset_messages import DatasetStatus
 from triggers.admission import is_running, progress_of
 from triggers.datasets import dataset_of, unknown_dataset
 from triggers.responses import answers_problems, as_json

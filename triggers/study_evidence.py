@@ -10,7 +10,8 @@ import grpc
 from durabletask.internal.orchestrator_service_pb2 import OrchestrationIdReusePolicy
 
 from slicewatch import settings, storage
-from slicewatch.records import EvidenceRequest, Retry
+from slicewatch.evidence_messages import EvidenceRequest
+from slicewatch.messages import Retry
 from triggers.admission import ENDED, is_known
 from triggers.responses import answers_problems, study_of, unknown_study
 from triggers.worklist_items import body_object, reader_of

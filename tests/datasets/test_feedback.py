@@ -8,15 +8,7 @@ import pytest
 
 from slicewatch import feedback, inventory, worklist
 from slicewatch import settings as app_settings
-from slicewatch.records import (
-    Coverage,
-    Finding,
-    FindingSlice,
-    Lane,
-    LaneFlag,
-    Review,
-    StudyStatus,
-)
+from slicewatch.records import Coverage, Finding, FindingSlice, Lane, LaneFlag, Review, StudyStatus
 from slicewatch.storage import INCOMING, Storage
 from slicewatch.worklist import Item
 from tests import studies

@@ -19,9 +19,7 @@ from activities import (
 )
 from slicewatch import dataset_store, inventory
 from slicewatch import settings as app_settings
-from slicewatch.records import (
-    PreparationStep,
-)
+from slicewatch.dataset_messages import PreparationStep
 from slicewatch.settings import Settings
 from slicewatch.storage import Storage, StorageUnavailable
 from tests import studies
