@@ -18,9 +18,9 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import ExplicitVRLittleEndian
 
+from edge.arriving import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 from edge.entries import Entry, Look, State
 from edge.spool import Spool
-from edge.upper_layer import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 
 type Summarise = Callable[[Sequence[tuple[Entry, Look]], dict[str, State]], Entry]
 """Writes a study's summary into the spool; gives its journal entry."""

@@ -23,23 +23,17 @@ import threading
 from collections import Counter
 from typing import Any
 
-from pydicom.dataset import Dataset
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
+from edge.arriving import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION, Arriving, file_meta
 from edge.config import Peer, Receive, Tls
 from edge.intake import Intake
 from edge.spool import DiskFull, Spool
+from edge.store_lane import StoreRequest, Taken
 from edge.study_watch import StudyWatch
-from edge.upper_layer import (
-    IMPLEMENTATION_CLASS_UID,
-    IMPLEMENTATION_VERSION,
-    EdgeRequestHandler,
-    EdgeServer,
-    SpoolingDimse,
-    listen_address,
-)
+from edge.upper_layer import EdgeRequestHandler, EdgeServer, listen_address
 from slicewatch.dicom import Header
 from slicewatch.limits import Rejected
 from slicewatch.records import Reason
@@ -68,6 +62,7 @@ class Receiver:
         _config.UNRESTRICTED_STORAGE_SERVICE = True
         _config.LOG_HANDLER_LEVEL = "none"
         self._config = config
+        self._spool = spool
         self._intake = intake
         self._watch = watch
         self._lock = threading.Lock()
@@ -85,7 +80,6 @@ class Receiver:
             ssl_context=_tls_context(config.tls) if config.tls else None,
             evt_handlers=[
                 (evt.EVT_REQUESTED, self._requested),
-                (evt.EVT_C_STORE, self._store),
                 (evt.EVT_C_ECHO, _echo),
             ],
             server_class=EdgeServer,
@@ -95,9 +89,9 @@ class Receiver:
         self._server = server
         ae._servers.append(server)
         self._server.configure(
-            spool=spool,
-            max_object_bytes=config.max_object_bytes,
             idle_s=config.idle_s,
+            begin=self._begin,
+            take=self._take,
             known_address=lambda address: any(p.has_address(address) for p in config.peers),
             refused=self._refuse,
             ended=self._ended,
@@ -148,44 +142,40 @@ class Receiver:
         # Ends the upper layer once the rejection is out: the peer closes, or its time runs out.
         association.kill()
 
-    def _store(self, event: evt.Event) -> Dataset:
-        association = event.assoc
-        dimse = association.dimse
-        assert isinstance(dimse, SpoolingDimse)
+    def _begin(self, request: StoreRequest) -> Arriving:
+        self._intake.check_space()
+        meta = file_meta(request.sop_class, request.sop_instance, request.transfer_syntax)
+        return Arriving(self._spool, meta, self._config.max_object_bytes)
+
+    def _take(
+        self, association: Association, request: StoreRequest, arriving: Arriving | DiskFull
+    ) -> Taken:
         calling = association.requestor.ae_title.strip()
-        peer = self._peer(calling, association.requestor.address)
-        request: Any = event.request
-        arriving = None
+        address = association.requestor.address
+        peer = self._peer(calling, address)
         try:
-            arriving = dimse.arrived(event)
+            if isinstance(arriving, DiskFull):
+                raise arriving
             header = self._intake.take(
                 arriving.finish(),
-                source=f"{calling}@{association.requestor.address}",
+                source=f"{calling}@{address}",
                 sha256=arriving.sha256,
-                urgent=bool(peer and peer.urgent) or request.Priority == 0x0001,
-                expected=lambda header: _check_announced(
-                    header, request.AffectedSOPClassUID, request.AffectedSOPInstanceUID
-                ),
+                urgent=bool(peer and peer.urgent) or request.is_urgent,
+                expected=lambda header: _check_announced(header, request),
             )
         except DiskFull as full:
             _log.error("C-STORE refused: %s", full)
-            return self._failure(association, OUT_OF_RESOURCES, "the disk is nearly full")
+            self._refuse(address, "the disk is nearly full")
+            return OUT_OF_RESOURCES, "the disk is nearly full"
         except Rejected as rejected:
-            _log.warning("C-STORE refused: %s", rejected)
             status = {
                 Reason.TOO_LARGE: OUT_OF_RESOURCES,
                 Reason.BAD_HEADER: DOES_NOT_MATCH_SOP_CLASS,
             }.get(rejected.reason, CANNOT_UNDERSTAND)
-            return self._failure(association, status, rejected.reason.value)
-        finally:
-            if arriving is not None:
-                arriving.discard()
+            self._refuse(address, rejected.reason.value)
+            return status, rejected.reason.value
         self._watch.touch(header.study_instance_uid, association)
-        return _status(SUCCESS)
-
-    def _failure(self, association: Association, status: int, reason: str) -> Dataset:
-        self._refuse(association.requestor.address, reason)
-        return _status(status, reason)
+        return SUCCESS, ""
 
     def _ended(self, association: Association) -> None:
         self._watch.association_ended(association, released=bool(association.is_released))
@@ -203,17 +193,10 @@ def _echo(_: evt.Event) -> int:
     return SUCCESS
 
 
-def _status(status: int, comment: str = "") -> Dataset:
-    answer = Dataset()
-    answer.Status = status
-    if comment:
-        answer.ErrorComment = comment[:64]  # LO, PS3.7 annex C
-    return answer
-
-
-def _check_announced(header: Header, sop_class: str, sop_instance: str) -> None:
+def _check_announced(header: Header, request: StoreRequest) -> None:
     """Raises `Rejected` when the dataset is another object than its C-STORE request said."""
-    if header.sop_class_uid != sop_class or header.sop_instance_uid != sop_instance:
+    announced = (request.sop_class, request.sop_instance)
+    if (header.sop_class_uid, header.sop_instance_uid) != announced:
         raise Rejected(Reason.BAD_HEADER, "other SOP UIDs than the request names")
 
 

@@ -139,7 +139,7 @@ class Spool:
             file = own.open("wb", 0)
         try:
             with file:
-                _write_all(file, arriving)
+                write_all(file, arriving)
         except OSError:
             own.unlink(missing_ok=True)
             raise
@@ -216,7 +216,8 @@ def header_of(path: Path | bytes, max_bytes: int = 1 << 40) -> Header:
             return read_header(view, limits)  # type: ignore[arg-type]
 
 
-def _write_all(file: RawIOBase, data: bytes) -> None:
+def write_all(file: RawIOBase, data: bytes | bytearray | memoryview) -> None:
+    """Write to an unbuffered file, which may take less than it is given."""
     view = memoryview(data)
     while view:
         view = view[file.write(view) or 0 :]
