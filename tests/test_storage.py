@@ -22,6 +22,20 @@ def test_bytes_and_metadata_come_back(storage: Storage, seed: int) -> None:
     assert [one.name for one in storage.listing(CONTAINER, f"{seed}/")] == [f"{seed}/a"]
 
 
+def test_a_listing_tells_what_the_blobs_themselves_tell(storage: Storage, seed: int) -> None:
+    names = sorted(f"{seed}/{name}" for name in ("a<&>b", "ä ö", "100%25.dcm"))
+    for name in names:
+        storage.write(CONTAINER, name, name.encode(), metadata={"sha256": "abc", "note": "1;;<2>"})
+    listed = list(storage.listing(CONTAINER, f"{seed}/"))
+    assert [one.name for one in listed] == names
+    for one in listed:
+        found = storage.info(CONTAINER, one.name)
+        assert found is not None
+        assert (one.size, one.metadata) == (found.size, found.metadata)
+        assert one.last_modified == found.last_modified
+        assert one.etag.strip('"') == found.etag.strip('"')
+
+
 def test_a_missing_blob_is_missing_not_broken(storage: Storage, seed: int) -> None:
     with pytest.raises(BlobMissing):
         storage.read(CONTAINER, f"{seed}/none")
