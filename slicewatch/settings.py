@@ -160,7 +160,7 @@ class Settings:
     onnx_threads: int = _setting(
         "SLICEWATCH_ONNX_THREADS",
         0,
-        "threads of one inference call; 0: one a core",
+        "threads of one inference call; 0: one, with as many calls side by side as there are cores",
         low=0,
         high=256,
     )
@@ -178,6 +178,19 @@ class Settings:
         "SLICEWATCH_POLICY",
         _ROOT / "slicewatch" / "policies" / "default.toml",
         "the triage policy (TOML)",
+    )
+    # --- who acts
+    development_identity: str = _setting(
+        "SLICEWATCH_DEVELOPMENT_IDENTITY",
+        "",
+        "`user:role,role`: who everybody is where nothing authenticates them; for a laptop and "
+        "tests, refused where App Service authenticates",
+    )
+    platform_authentication: str = _setting(
+        "WEBSITE_AUTH_ENABLED",
+        "",
+        "`True` where App Service authentication is on: set by the platform, never by hand, since "
+        "the principal header is believed then",
     )
     # --- review
     clinical_sla_s: float = _setting(
