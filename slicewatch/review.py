@@ -82,7 +82,7 @@ def assemble(
     return Review(
         study_instance_uid=study_instance_uid,
         generation=generation,
-        status=StudyStatus.FLAGGED if result.flags else _unflagged_status(coverage),
+        status=StudyStatus.FLAGGED if result.flags else unflagged_status(coverage),
         lanes=result.flags,
         coverage=coverage,
         findings=listed,
@@ -97,7 +97,8 @@ def assemble(
     )
 
 
-def _unflagged_status(coverage: Coverage) -> StudyStatus:
+def unflagged_status(coverage: Coverage) -> StudyStatus:
+    """What a study is that no lane is told of."""
     if coverage.screened == 0:
         return StudyStatus.NOT_SCREENED
     if coverage.screened < coverage.images or coverage.rejected or coverage.missing:
