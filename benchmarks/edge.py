@@ -2,7 +2,9 @@
 
 - Reception: `storescu` into the agent, with the object on the disk before each acknowledgement,
   next to DCMTK's `storescp` (which does not flush) on the same objects in the same run: as both
-  are by default, and with Nagle's algorithm off at both of their ends (``no_delay``).
+  are by default, with Nagle's algorithm off at both of their ends (``no_delay``), and so that
+  `storescp` keeps the same promise (``flushed``): a library that is loaded before it flushes each
+  file and its folder when the file is closed. That needs a C compiler (``cc``).
 - To the cloud: from the first byte sent to the last object stored by a STOW-RS server on this
   machine that only counts, so the agent is what is measured.
 - Memory: the agent's peak while a study of 5,000 objects passes through.
@@ -21,12 +23,14 @@ import os
 import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import urllib.request
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -44,6 +48,37 @@ _TOOLS = ("storescu", "storescp")
 _NO_DELAY = {"TCP_NODELAY": "1"}
 """DCMTK leaves Nagle's algorithm on unless told: it waits for acknowledgements in mid-object."""
 _FLUSHES = 50
+_ROUNDS = 3
+"""Of each measurement of reception; the median counts."""
+_FLUSHING = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+int fclose(FILE *file) {
+    int (*plain)(FILE *) = (int (*)(FILE *))dlsym(RTLD_NEXT, "fclose");
+    int handle = fileno(file);
+    struct stat about;
+    if (handle >= 0 && (fcntl(handle, F_GETFL) & O_ACCMODE) != O_RDONLY
+        && fstat(handle, &about) == 0 && S_ISREG(about.st_mode)) {
+        char link[64], path[4096];
+        fflush(file);
+        fsync(handle);
+        snprintf(link, sizeof link, "/proc/self/fd/%d", handle);
+        ssize_t length = readlink(link, path, sizeof path - 1);
+        if (length > 0) {
+            path[length] = 0;
+            int folder = open(dirname(path), O_RDONLY | O_DIRECTORY);
+            if (folder >= 0) { fsync(folder); close(folder); }
+        }
+    }
+    return plain(file);
+}
+"""
 
 
 class Sink:
@@ -119,37 +154,70 @@ def agent(folder: Path, url: str, tables: str = "") -> Iterator[tuple[int, int]]
 
 def receive_rate(files: Path, count: int, size: int, folder: Path, sink: Sink) -> dict[str, float]:
     """Reception by itself next to `storescp`, and while what arrives goes up at once."""
-    plain = _storescp(files, folder, [], {})
-    tuned = _storescp(files, folder, ["-pdu", "131072"], _NO_DELAY)
-    alone, both = folder / "alone", folder / "both"
-    alone.mkdir()
+    large = ["-pdu", "131072"]
+    flushing = _flushing_library(folder)
+    took: defaultdict[str, list[float]] = defaultdict(list)
+    for _ in range(_ROUNDS):
+        # In turn, so that what else the machine does meets all of them.
+        took["storescp"].append(_storescp(files, folder, [], {}))
+        took["agent"].append(_agent_alone(files, folder, {}))
+        took["storescp, no delay"].append(_storescp(files, folder, large, _NO_DELAY))
+        took["agent, no delay"].append(_agent_alone(files, folder, _NO_DELAY))
+        if flushing is not None:
+            took["storescp, flushed"].append(
+                _storescp(files, folder, large, _NO_DELAY, preload=flushing)
+            )
+    seconds = {name: statistics.median(rounds) for name, rounds in took.items()}
+    both = folder / "both"
     both.mkdir()
-    with agent(alone, f"http://127.0.0.1:{_free_port()}/api") as (port, _):
-        received = _storescu(files, port, {})
-    shutil.rmtree(alone)
-    alone.mkdir()
-    with agent(alone, f"http://127.0.0.1:{_free_port()}/api") as (port, _):
-        received_tuned = _storescu(files, port, _NO_DELAY)
     with agent(both, sink.url) as (port, _):
         begin = time.perf_counter()
         while_sending = _storescu(files, port, {})
         _wait(lambda: len(sink.sizes) == count, "all are in the cloud")
         stored = time.perf_counter() - begin
     megabytes = size / 1e6
-    return {
+    figures = {
         "objects": count,
         "flush_ms": _flush_ms(folder, size // count),
-        "receive_objects_per_s": count / received,
-        "receive_mb_per_s": megabytes / received,
+        "receive_objects_per_s": count / seconds["agent"],
+        "receive_mb_per_s": megabytes / seconds["agent"],
         "receive_while_sending_mb_per_s": megabytes / while_sending,
-        "storescp_mb_per_s": megabytes / plain,
-        "receive_over_storescp": plain / received,
-        "no_delay_receive_mb_per_s": megabytes / received_tuned,
-        "no_delay_storescp_mb_per_s": megabytes / tuned,
-        "no_delay_receive_over_storescp": tuned / received_tuned,
+        "storescp_mb_per_s": megabytes / seconds["storescp"],
+        "receive_over_storescp": seconds["storescp"] / seconds["agent"],
+        "no_delay_receive_mb_per_s": megabytes / seconds["agent, no delay"],
+        "no_delay_storescp_mb_per_s": megabytes / seconds["storescp, no delay"],
+        "no_delay_receive_over_storescp": seconds["storescp, no delay"]
+        / seconds["agent, no delay"],
         "to_cloud_objects_per_s": count / stored,
         "to_cloud_mb_per_s": megabytes / stored,
     }
+    if flushing is not None:
+        figures["flushed_storescp_mb_per_s"] = megabytes / seconds["storescp, flushed"]
+        figures["flushed_receive_over_storescp"] = (
+            seconds["storescp, flushed"] / seconds["agent, no delay"]
+        )
+    return figures
+
+
+def _agent_alone(files: Path, folder: Path, environment: dict[str, str]) -> float:
+    """Seconds for the objects, with a cloud that cannot be reached."""
+    place = folder / "alone"
+    place.mkdir()
+    try:
+        with agent(place, f"http://127.0.0.1:{_free_port()}/api") as (port, _):
+            return _storescu(files, port, environment)
+    finally:
+        shutil.rmtree(place)
+
+
+def _flushing_library(folder: Path) -> Path | None:
+    """What makes a program flush the files that it closes; ``None`` without a C compiler."""
+    if shutil.which("cc") is None:
+        return None
+    source, library = folder / "flushing.c", folder / "flushing.so"
+    source.write_text(_FLUSHING)
+    subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-o", library, source, "-ldl"], check=True)
+    return library
 
 
 def _flush_ms(folder: Path, size: int) -> float:
@@ -169,14 +237,21 @@ def _flush_ms(folder: Path, size: int) -> float:
     return 1000 * spent / _FLUSHES
 
 
-def _storescp(files: Path, folder: Path, options: list[str], environment: dict[str, str]) -> float:
-    """Seconds for the objects."""
+def _storescp(
+    files: Path,
+    folder: Path,
+    options: list[str],
+    environment: dict[str, str],
+    *,
+    preload: Path | None = None,
+) -> float:
+    """Seconds for the objects; `preload` is for the receiver alone."""
     output = folder / "storescp"
     output.mkdir()
     port = _free_port()
     process = subprocess.Popen(
         ["storescp", "-od", str(output), *options, str(port)],
-        env={**os.environ, **environment},
+        env={**os.environ, **environment, **({"LD_PRELOAD": str(preload)} if preload else {})},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -19,7 +19,7 @@ _MEMORY_BYTES = 4 << 20
 """A file costs a small object more than its fragments do; times associations, this is memory."""
 
 
-class TooLarge(OSError):
+class TooLarge(Exception):
     """The object is over its bound; its association ends."""
 
 

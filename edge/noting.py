@@ -10,12 +10,16 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from edge.entries import Entry
 from edge.journal import Journal
 
 _log = logging.getLogger(__name__)
+
+_GATHER_S = 0.05
+"""A transaction waits for the disk, which objects that arrive wait for too."""
 
 type _Item = tuple[Entry, bool] | threading.Event | None
 
@@ -57,6 +61,8 @@ class Noting:
         ended = False
         while not ended:
             items = [self._queue.get()]
+            if isinstance(items[0], tuple):
+                time.sleep(_GATHER_S)
             while not self._queue.empty():
                 items.append(self._queue.get())
             pairs = [item for item in items if isinstance(item, tuple)]

@@ -22,6 +22,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from io import RawIOBase
 from pathlib import Path
@@ -32,6 +33,7 @@ from slicewatch.records import Reason
 
 _TAKEN = itertools.count()
 _FREE_S = 0.25
+_SYNCING = 16
 
 
 class DiskFull(Exception):
@@ -59,6 +61,7 @@ class Spool:
         self._min_free = min_free_bytes
         self._max = max_bytes
         self._free, self._free_at = 0, float("-inf")
+        self._syncing = ThreadPoolExecutor(_SYNCING, "spool-sync")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for part in (self.arriving, self._objects, self._aside):
             part.mkdir(mode=0o700, exist_ok=True)
@@ -117,12 +120,24 @@ class Spool:
         try:
             if not (final.exists() and hash_of(final) == sha256):
                 self._place(arriving, final)
-            with final.open("rb") as file:
-                os.fsync(file.fileno())
-            _sync_folder(final.parent)
+            handle = os.open(final, os.O_RDONLY)
+            try:
+                self._flush(handle, final.parent)
+            finally:
+                os.close(handle)
         except OSError as error:
             raise DiskFull(f"writing to the spool failed: {error.strerror}") from error
         return final
+
+    def _flush(self, handle: int, folder: Path) -> None:
+        """File and folder at once, so that a journalling file system writes both in one commit:
+        one after the other they wait for the disk twice. What is to be written has begun its way
+        before, and so belongs to the same commit.
+        """
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        named = self._syncing.submit(_sync_folder, folder)
+        os.fsync(handle)
+        named.result()
 
     def _place(self, arriving: Path | bytes, final: Path) -> None:
         """Never writes into a file that has its name already: it may be another sender's, who was

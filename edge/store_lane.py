@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from pynetdicom.association import Association
 
-from edge.arriving import Arriving
+from edge.arriving import Arriving, TooLarge
 from edge.spool import DiskFull
 
 _log = logging.getLogger(__name__)
@@ -89,26 +89,33 @@ class StoreLane:
         self._full: DiskFull | None = None
 
     def read(self) -> None:
-        """Read one PDU, and do what it says or leave it to pynetdicom."""
-        dul = self._association.dul
+        """Read a PDU and do what it says, and those that follow at once; or leave it to
+        pynetdicom.
+        """
+        association = self._association
+        dul = association.dul
         try:
-            pdu = self._pdu()
-            if pdu is not None:
+            while (pdu := self._pdu()) is not None:
                 # Nothing but C-STORE for now: the association's own thread need not look.
-                self._association._reactor_checkpoint.clear()
-                self._data(pdu)
-                return
+                association._reactor_checkpoint.clear()
+                if not self._data(pdu):
+                    break
+                if dul._kill_thread or dul.to_provider_queue.qsize() or not self._follows():
+                    return
+                dul._idle_timer.restart()
         except OSError as error:
             _log.warning("an association ended: %s", error)
             dul.event_queue.put("Evt17")  # transport connection closed
-        except ProtocolFault as fault:
+        except (ProtocolFault, TooLarge) as fault:
             _log.warning("an association is aborted: %s", fault)
             dul.event_queue.put("Evt19")  # invalid PDU
         else:
-            self._association._reactor_checkpoint.set()
             self._read_elsewhere()
-            return
-        self._association._reactor_checkpoint.set()
+        association._reactor_checkpoint.set()
+
+    def _follows(self) -> bool:
+        sock = self._association.dul.socket
+        return sock is not None and sock.ready
 
     def discard(self) -> None:
         """The association is over: remove what it left half sent."""
@@ -141,7 +148,8 @@ class StoreLane:
             self._held += head + body
         return memoryview(body)
 
-    def _data(self, items: memoryview) -> None:
+    def _data(self, items: memoryview) -> bool:
+        """``False`` when the message is none of ours; its PDUs are left unread."""
         for context, control, fragment in _values(items):
             if self._request is None:
                 if not control & _IS_COMMAND:
@@ -150,16 +158,17 @@ class StoreLane:
                 if len(self._command) > _MAX_COMMAND_BYTES:
                     raise ProtocolFault("a command set of more than 64 KiB")
                 if control & _IS_LAST and not self._commanded(context):
-                    return
+                    return False
             elif control & _IS_COMMAND or context != self._request.context:
                 raise ProtocolFault("another message within a data set")
             else:
                 self._keep(fragment)
                 if control & _IS_LAST:
                     self._complete()
+        return True
 
     def _commanded(self, context: int) -> bool:
-        """Begin a C-STORE; ``False`` when the message is another, and pynetdicom has it."""
+        """Begin a C-STORE; ``False`` when the message is another."""
         held, self._held = self._held, bytearray()
         elements, self._command = _elements(bytes(self._command)), bytearray()
         if _number(elements, _COMMAND_FIELD) != _C_STORE_RQ:
@@ -167,8 +176,6 @@ class StoreLane:
                 raise ProtocolFault("two messages share a PDU")
             sock = self._association.dul.socket
             sock.unread(held)  # type: ignore[union-attr]
-            self._association._reactor_checkpoint.set()
-            self._read_elsewhere()
             return False
         if context not in self._association._accepted_cx:
             raise ProtocolFault("a presentation context that was not accepted")
