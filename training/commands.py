@@ -46,6 +46,9 @@ def _add_prepare(commands: Subparsers) -> None:
         "--generated", type=int, default=0, help="generated studies to mix into training"
     )
     parser.add_argument(
+        "--normal", type=int, default=0, help="slices of a normal brain to mix into training"
+    )
+    parser.add_argument(
         "--validation-share", type=float, default=0.2, help="share of the patients, by hash"
     )
     parser.set_defaults(run=_run_prepare)
@@ -53,14 +56,15 @@ def _add_prepare(commands: Subparsers) -> None:
 
 def _run_prepare(options: argparse.Namespace) -> int:
     domain = DOMAINS[options.domain]
-    if not (options.dicom or options.masked or options.generated):
-        raise BadSource("no source was named: use --dicom, --masked or --generated")
+    if not (options.dicom or options.masked or options.generated or options.normal):
+        raise BadSource("no source was named: use --dicom, --masked, --generated or --normal")
     prepared = prepare(
         domain,
         options.out or RUNS / "data" / domain.name,
         dicom=tuple(options.dicom),
         masked=tuple(options.masked),
         generated=options.generated,
+        normal=options.normal,
         validation_share=options.validation_share,
     )
     return _tell(prepared)
@@ -261,7 +265,7 @@ def _run_all(options: argparse.Namespace) -> int:
 
     sources: dict[str, dict[str, Any]] = {
         SOFT_TISSUE.name: {"dicom": (options.data / "soft-tissue",), "generated": 48},
-        BRAIN.name: {"masked": (options.data / "brain-mri",)},
+        BRAIN.name: {"masked": (options.data / "brain-mri",), "normal": 120},
     }
     for name, source in sources.items():
         domain = DOMAINS[name]

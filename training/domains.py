@@ -91,7 +91,7 @@ BodyPartExamined = {not = {matches = "(?i)brain|head|skull|neuro|cereb"}}
 BRAIN = Domain(
     name="brain",
     classes=("meningioma", "glioma", "pituitary"),
-    size=192,
+    size=256,
     labels=LabelMap(
         (
             (r".*meningioma.*", "meningioma"),

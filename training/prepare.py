@@ -7,6 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from slicewatch.dataset import Example
@@ -20,7 +21,14 @@ from slicewatch.dataset_checks import (
     yaml_text,
 )
 from training.domains import Domain
-from training.sources import BadSource, Findings, dicom_folder, masked_pictures, phantoms
+from training.sources import (
+    BadSource,
+    Findings,
+    dicom_folder,
+    masked_pictures,
+    normal_brains,
+    phantoms,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +48,7 @@ def prepare(
     dicom: tuple[Path, ...] = (),
     masked: tuple[Path, ...] = (),
     generated: int = 0,
+    normal: int = 0,
     validation_share: float = 0.2,
 ) -> Prepared:
     """Write a data set to `out`: images, labels, dataset.yaml, manifest.csv, rejected.json.
@@ -50,6 +59,7 @@ def prepare(
         dicom: folders of DICOM with RTSTRUCT, SEG or YOLO label files.
         masked: folders of pictures with masks.
         generated: number of generated studies to mix into the training split.
+        normal: number of slices of a normal brain to mix into the training split.
         validation_share: of the patients, by hash.
 
     Raises:
@@ -58,7 +68,12 @@ def prepare(
     _clear(out)
     findings = Findings()
     entries: list[Entry] = []
-    for example in _examples(domain, findings, dicom, masked, generated, validation_share):
+    sources = _examples(domain, findings, dicom, masked, validation_share)
+    if generated:
+        sources = chain(sources, phantoms(domain, generated, findings))
+    if normal:
+        sources = chain(sources, normal_brains(domain, normal, findings))
+    for example in sources:
         _, shows_something = picture_digest(example.png)
         if not shows_something and not example.boxes:
             findings.drop(f"{example.source} ({example.name})", "the frame is of one gray value")
@@ -79,7 +94,6 @@ def _examples(
     findings: Findings,
     dicom: tuple[Path, ...],
     masked: tuple[Path, ...],
-    generated: int,
     validation_share: float,
 ) -> Iterator[Example]:
     for folder in (*dicom, *masked):
@@ -89,8 +103,6 @@ def _examples(
         yield from dicom_folder(folder, domain, findings, validation_share=validation_share)
     for folder in masked:
         yield from masked_pictures(folder, domain, findings, validation_share=validation_share)
-    if generated:
-        yield from phantoms(domain, generated, findings)
 
 
 def _clear(out: Path) -> None:

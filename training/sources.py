@@ -24,6 +24,7 @@ from slicewatch.dataset import (
 )
 from slicewatch.limits import Rejected
 from training.domains import Domain
+from training.normal_brain import normal_slice
 from training.phantom import generate_phantom
 from training.progress import Progress
 
@@ -187,6 +188,27 @@ def phantoms(domain: Domain, count: int, findings: Findings) -> Iterator[Example
             frame = PlannedFrame(1, index, f"{key}-CT-{index:04d}", boxes)
             image = PlannedImage(key, key, key, key, TRAIN, "CT", (frame,))
             yield dataset.example(gray, frame, image, domain.classes, size=domain.size)
+
+
+def normal_brains(domain: Domain, count: int, findings: Findings) -> Iterator[Example]:
+    """Slices of a normal brain without a box; for training only.
+
+    Raises:
+        BadSource: nilearn, which ships the brain, is not installed.
+    """
+    findings.sources += count
+    for seed in Progress(range(1, count + 1), "normal brain"):
+        try:
+            values, plane = normal_slice(seed)
+        except ImportError as error:
+            raise BadSource(
+                f"{error}: the normal brain comes with requirements-train.txt"
+            ) from error
+        key = f"icbm152{seed:04d}"
+        frame = PlannedFrame(1, 0, f"{key}-MR-{plane}", ())
+        image = PlannedImage(key, key, key, key, TRAIN, "MR", (frame,))
+        gray = pixels.to_gray(values, domain.intensity("MR"))
+        yield dataset.example(gray, frame, image, domain.classes, size=domain.size)
 
 
 def _some(rng: np.random.Generator, indices: NDArray[np.intp], count: int) -> list[int]:
