@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from slicewatch.checks import Check, Evidence, Study, objects
-from slicewatch.forensics.features import HASH_BITS, unpack_landmarks
+from slicewatch.forensics.windows import HASH_BITS, unpack_landmarks
 from slicewatch.records import SliceResult
 
 MIN_WITHIN = 4

@@ -15,9 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicewatch.checks import Check, Evidence, Study, objects
-from slicewatch.forensics.features import unpack_grid
-from slicewatch.forensics.neighbours import Numbers, measured_stacks
+from slicewatch.forensics.neighbours import measured_stacks
+from slicewatch.forensics.noise import unpack_grid
 from slicewatch.records import SliceResult
+
+type Logs = NDArray[np.float32]
+"""log2 of noise, (slices, cell rows, cell columns)."""
+type Places = NDArray[np.int64]
 
 NEAR, FAR = 3, 8
 """Slices to compare with: nearer ones may have been changed together with this one."""
@@ -38,8 +42,8 @@ _OTHERWISE = _Bounds(2.0, 0.9)
 
 
 def _quiet(study: Study) -> Iterator[Evidence]:
-    for frames, quiet, _ in _regions(study):
-        if odd := [frame for frame, found in zip(frames, quiet, strict=True) if found]:
+    for frames, fine, _, bounds in _noise(study):
+        if odd := _odd(frames, -fine, bounds.quiet):
             yield Evidence(
                 f"A region of {objects(odd)} has much less noise than its surroundings and than"
                 " the same place in other slices, as where something was painted over.",
@@ -48,8 +52,8 @@ def _quiet(study: Study) -> Iterator[Evidence]:
 
 
 def _white(study: Study) -> Iterator[Evidence]:
-    for frames, _, white in _regions(study):
-        if odd := [frame for frame, found in zip(frames, white, strict=True) if found]:
+    for frames, fine, coarse, bounds in _noise(study):
+        if odd := _odd(frames, fine - coarse, bounds.white):
             yield Evidence(
                 f"The noise in a region of {objects(odd)} lacks the grain that the reconstruction"
                 " gives to the rest, as where noise was added by a program.",
@@ -57,67 +61,96 @@ def _white(study: Study) -> Iterator[Evidence]:
             )
 
 
-def _regions(study: Study) -> Iterator[tuple[list[SliceResult], list[bool], list[bool]]]:
+def _noise(study: Study) -> Iterator[tuple[list[SliceResult], Logs, Logs, _Bounds]]:
+    """Of each stack the slices, and their fine and coarse noise."""
     for slices in measured_stacks(study):
-        grids = [unpack_grid(traces) for _, traces in slices]
-        fine = _pooled(np.stack([fine for fine, _ in grids]))
-        coarse = _pooled(np.stack([coarse for _, coarse in grids]))
+        grids = np.stack([unpack_grid(traces) for _, traces in slices])
         bounds = BOUNDS.get(slices[0][0].modality, _OTHERWISE)
-        quiet = -_excess(fine, -1) > bounds.quiet
-        white = _excess(fine - coarse, 1) > bounds.white
-        yield [frame for frame, _ in slices], _continued(quiet), _continued(white)
+        frames = [frame for frame, _ in slices]
+        yield frames, _pooled(grids[:, 0]), _pooled(grids[:, 1]), bounds
 
 
-def _pooled(logs: Numbers) -> Numbers:
+def _pooled(logs: Logs) -> Logs:
     """Means over 2 × 2 cells of (slices, rows, columns), log2; NaN where one is missing."""
     linear = np.exp2(logs)
     pooled = linear[:, :-1, :-1] + linear[:, 1:, :-1] + linear[:, :-1, 1:] + linear[:, 1:, 1:]
-    result: Numbers = np.log2(pooled / 4)
+    result: Logs = np.log2(pooled / 4)
     return result
 
 
-def _excess(values: Numbers, sign: int) -> Numbers:
-    """The smaller excess over other slices and over the surroundings, in the direction `sign`.
+def _odd(frames: list[SliceResult], values: Logs, bound: float) -> list[SliceResult]:
+    """The slices with a region whose values are too large by `bound`, twice over."""
+    continued = _continued(_above_both(values, bound))
+    return [frame for frame, found in zip(frames, continued, strict=True) if found]
 
-    0 where there is too little to compare with.
+
+def _above_both(values: Logs, bound: float) -> NDArray[np.bool_]:
+    """Where values exceed the medians of other slices and of the surroundings by `bound`.
+
+    Medians are taken only where so many of the other slices lie lower that they can say so: of a
+    sound series, hardly anywhere.
     """
-    result = np.zeros_like(values)
-    for index in range(len(values)):
-        apart = np.abs(np.arange(len(values)) - index)
-        over_slices = _over(values[index], values[(apart >= NEAR) & (apart <= FAR)],
-                            MIN_SLICES_COMPARED)  # fmt: skip
-        over_ring = _over(values[index], _ring(values[index]), MIN_RING)
-        both = np.minimum(sign * over_slices, sign * over_ring)
-        result[index] = sign * np.where(np.isnan(both), 0, both)
+    result = np.zeros(values.shape, np.bool_)
+    candidates = np.nonzero(_above_most_slices(values, bound))
+    for start in range(0, len(candidates[0]), _AT_ONCE):
+        z, y, x = (one[start : start + _AT_ONCE] for one in candidates)
+        here = values[z, y, x]
+        over_slices = here - _medians(_gathered(values, z, y, x, _SLICES), MIN_SLICES_COMPARED)
+        over_ring = here - _medians(_gathered(values, z, y, x, _RING), MIN_RING)
+        result[z, y, x] = np.minimum(over_slices, over_ring) > bound  # never where one is NaN
     return result
 
 
-def _over(values: Numbers, references: Numbers, minimum: int) -> Numbers:
-    """Difference from the median of the references; NaN where there are too few."""
-    if not len(references):
-        return np.full_like(values, np.nan)
+def _above_most_slices(values: Logs, bound: float) -> NDArray[np.bool_]:
+    """Where half of the compared slices or more lie lower by `bound`: the median cannot
+    otherwise.
+    """
+    limit = values - np.float32(bound)
+    known = np.isfinite(values)
+    lower, compared = np.zeros((2, *values.shape), np.uint8)
+    for apart in range(NEAR, min(FAR + 1, len(values))):
+        for here, there in (
+            (slice(apart, None), slice(-apart)),
+            (slice(-apart), slice(apart, None)),
+        ):
+            lower[here] += values[there] < limit[here]
+            compared[here] += known[there]
+    enough: NDArray[np.bool_] = (compared >= MIN_SLICES_COMPARED) & (2 * lower >= compared)
+    return enough
+
+
+_SLICES = tuple((dz, 0, 0) for dz in range(-FAR, FAR + 1) if abs(dz) >= NEAR)
+_RING = tuple(
+    (0, dy, dx)
+    for dy in range(-RING_OUTER, RING_OUTER + 1)
+    for dx in range(-RING_OUTER, RING_OUTER + 1)
+    if max(abs(dy), abs(dx)) >= RING_INNER
+)
+_AT_ONCE = 1 << 14
+
+
+def _gathered(
+    values: Logs, z: Places, y: Places, x: Places, moves: tuple[tuple[int, int, int], ...]
+) -> Logs:
+    """The values at some moves from places: (moves, places); NaN outside."""
+    found = np.full((len(moves), len(z)), np.nan, np.float32)
+    depth, rows, columns = values.shape
+    for row, (dz, dy, dx) in zip(found, moves, strict=True):
+        at_z, at_y, at_x = z + dz, y + dy, x + dx
+        inside = (at_z >= 0) & (at_z < depth) & (at_y >= 0) & (at_y < rows)
+        inside &= (at_x >= 0) & (at_x < columns)
+        row[inside] = values[at_z[inside], at_y[inside], at_x[inside]]
+    return found
+
+
+def _medians(references: Logs, minimum: int) -> Logs:
+    """Medians over the first axis; NaN where fewer than `minimum` are known."""
     counts = np.isfinite(references).sum(axis=0)
-    ordered = np.sort(references, axis=0)  # NaN last; numpy's own nanmedian takes ten times as long
-    lower, upper = np.maximum(counts - 1, 0) // 2, counts // 2
-    upper = np.minimum(upper, len(references) - 1)
+    ordered = np.sort(references, axis=0)  # NaN last
+    lower, upper = np.maximum(counts - 1, 0) // 2, np.minimum(counts // 2, len(references) - 1)
     middle = sum(np.take_along_axis(ordered, at[None], axis=0)[0] for at in (lower, upper)) / 2
-    result: Numbers = np.where(counts >= minimum, values - middle, np.nan)
-    return result
-
-
-def _ring(values: Numbers) -> Numbers:
-    """The cells around each cell, at distances from `RING_INNER` to `RING_OUTER`."""
-    rows, columns = values.shape
-    padded = np.pad(values, RING_OUTER, constant_values=np.nan)
-    moves = range(-RING_OUTER, RING_OUTER + 1)
-    return np.stack(
-        [
-            padded[RING_OUTER + dy : RING_OUTER + dy + rows, RING_OUTER + dx :][:, :columns]
-            for dy in moves
-            for dx in moves
-            if max(abs(dy), abs(dx)) >= RING_INNER
-        ]
-    )
+    medians: Logs = np.where(counts >= minimum, middle, np.float32(np.nan))
+    return medians
 
 
 def _continued(found: NDArray[np.bool_]) -> list[bool]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from slicewatch.forensics import features
-from slicewatch.forensics.features import measure, unpack_grid, unpack_landmarks
+from slicewatch.forensics import texture, windows
+from slicewatch.forensics.features import measure
+from slicewatch.forensics.noise import unpack_grid
+from slicewatch.forensics.windows import unpack_landmarks
 from slicewatch.integrity import check
 from slicewatch.records import SliceResult, Traces
 from tests.slice_results import STUDY, axial, digest, frame
@@ -185,7 +188,7 @@ def test_traces_are_small_and_survive_json() -> None:
     fine, coarse = unpack_grid(traces)
     assert fine.shape == coarse.shape == (19, 19)
     hashes, places = unpack_landmarks(traces)
-    assert len(hashes) == len(places) == features.LANDMARKS
+    assert len(hashes) == len(places) == windows.LANDMARKS
     assert places.max() < SIDE
 
 
@@ -201,6 +204,42 @@ def test_any_finite_slice_is_measured_without_a_fault(
     traces = measure(values, modality)
     if traces is not None:
         assert np.isfinite([traces.noise, traces.sharpness, traces.blocks, traces.comb]).all()
+
+
+def test_slices_measured_at_once_by_several_threads_do_not_disturb_each_other() -> None:
+    slices = [*volume(1), *(one[:100, :90] for one in volume(2))]
+    alone = [measure(values, "CT") for values in slices]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda values: measure(values, "CT"), slices * 4)) == alone * 4
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 20), st.floats(0.2, 2.0))
+def test_a_region_sticks_out_where_both_medians_say_so(seed: int, depth: int, bound: float) -> None:
+    rng = np.random.default_rng(seed)
+    values = np.round(rng.normal(0, 1, (depth, 12, 10)), 1).astype(np.float32)
+    values[rng.random(values.shape) < 0.2] = np.nan
+    found = texture._above_both(values, bound)
+    for z, y, x in np.ndindex(values.shape):
+        others = [
+            values[i, y, x] for i in range(depth) if texture.NEAR <= abs(i - z) <= texture.FAR
+        ]
+        ring = [
+            values[z, i, j]
+            for i in range(12)
+            for j in range(10)
+            if texture.RING_INNER <= max(abs(i - y), abs(j - x)) <= texture.RING_OUTER
+        ]
+        expected = True
+        for references, minimum in (
+            (others, texture.MIN_SLICES_COMPARED),
+            (ring, texture.MIN_RING),
+        ):
+            known = [one for one in references if np.isfinite(one)]
+            expected &= len(known) >= minimum and bool(
+                values[z, y, x] - np.float32(np.median(known)) > bound
+            )
+        assert found[z, y, x] == expected
 
 
 def test_order_of_slices_changes_nothing() -> None:
