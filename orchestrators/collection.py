@@ -21,9 +21,9 @@ from slicewatch.records import BatchResult, StudyStatus
 CLOSE_EVENT = "close"
 LOOKS_A_RUN = 100
 """Inventories in one run's history; then the loop drains and continues as new."""
-OBJECTS_A_PAUSE_SECOND = 1000
-"""An inventory lists all objects, about half a millisecond each: the pause before the next one
-grows with them, so that looking stays the smaller part of the work at any size of study."""
+OBJECTS_A_PAUSE_SECOND = 5000
+"""An inventory takes longer the more objects there are: the pause before the next one grows with
+them, so that looking stays the smaller part of the work at any size of study."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,13 @@ class _Loop:
         if self._look is not None or self._full:
             return
         last = self._last
-        if self._hurry or last is None or last.more or (self._whole and last.unassigned):
+        # Notes of arrivals may lack something: a study is complete by what is stored.
+        if (
+            self._hurry
+            or last is None
+            or last.more
+            or (self._whole and (last.unassigned or not last.listed))
+        ):
             self._start_look()
         elif not self._whole and self._timer is None:
             self._timer = self._ctx.create_timer(timedelta(seconds=self._wait_s()))
@@ -126,7 +132,7 @@ class _Loop:
             last is not None
             and self._whole
             and not (self._queue or self._in_flight or self._look)
-            and not (last.unassigned or last.more)
+            and not (last.unassigned or last.more or not last.listed)
         )
 
     @property

@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from slicewatch import catalogue, inventory
+from slicewatch import catalogue, inventory, unfinished
 from slicewatch.catalogue import Cataloguer
 from slicewatch.limits import Limits, Rejected
 from slicewatch.records import Outcome, Reason, SliceResult
@@ -118,7 +118,17 @@ class Intake:
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+        self._note_arrivals(receipts)
         return receipts
+
+    def _note_arrivals(self, receipts: Iterable[Receipt]) -> None:
+        came: dict[str, list[inventory.Arrived]] = {}
+        for one in receipts:
+            if one.blob:
+                arrived = inventory.Arrived(one.blob, one.sha256, one.size)
+                came.setdefault(one.study_instance_uid, []).append(arrived)
+        for study, objects in came.items():
+            inventory.note_arrival(self._storage, study, objects)
 
     def receive(self, offered: Offered, position: int = 1) -> Receipt:
         """Check one object and store it. Raises `StorageUnavailable`."""
@@ -185,7 +195,7 @@ class Intake:
                 raise self._gone
             if study not in self._opened:
                 try:
-                    inventory.open_study(self._storage, study)
+                    unfinished.open_study(self._storage, study)
                 except StorageUnavailable as error:
                     # It was tried long enough: the other threads need not try, one by one.
                     self._gone = error

@@ -4,7 +4,7 @@ A study's state is in blobs alone, so that an orchestration that is lost or star
 where the last one stopped, and so that its history and messages do not grow with slices::
 
     incoming/{study}/{series}/{sop}.dcm            the originals
-    reviews/open/{study}                           the study is unfinished: the sweep's list
+    reviews/{study}/arrived/{digest}.json          what one request brought
     reviews/{study}/closed/{digest}.json           a sender says that it is complete
     reviews/{study}/rejected/{sha256}.json         an object of it was refused at a door
     reviews/{study}/slices/{batch}.json            manifest: the objects of a batch, immutable
@@ -12,11 +12,14 @@ where the last one stopped, and so that its history and messages do not grow wit
     reviews/{study}/{generation}/review.json       a published review
 
 Manifests are numbered without gaps and written only where none is, so two writers cannot give
-one number to different batches.
+one number to different batches. The notes of what arrived make most looks at a study that arrives
+cheap: they are few where its objects are many. The listing of ``incoming`` alone is the truth, and
+the first look and those that take the rest (`InventoryRequest.flush`) go by it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,7 +34,6 @@ from slicewatch.records import BatchResult, Review, SliceResult
 from slicewatch.settings import Settings
 from slicewatch.storage import INCOMING, REVIEWS, BlobInfo, Conflict, Storage
 
-_OPEN = "open/"
 _COUNTS = ("screened", "not_screened", "rejected", "with_detections")
 MOST_BATCHES = 128
 """Batch numbers in one answer: keeps the durable message small at any size of study."""
@@ -45,6 +47,23 @@ class Entry(Record):
 
     blob: str
     sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived(Record):
+    """One object that a request brought: its name in ``incoming``, its bytes' SHA-256 and size."""
+
+    blob: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """An object that is in no batch yet, and since when it is there."""
+
+    object: Arrived
+    since: datetime
 
 
 def instance_id(study: str) -> str:
@@ -67,53 +86,7 @@ def review_plan(settings: Settings, study: str) -> ReviewPlan:
     )
 
 
-# --- unfinished studies -------------------------------------------------------------------------
-
-
-def open_study(storage: Storage, study: str) -> None:
-    """Mark the study unfinished. A door calls it after it stored, before it looks for the
-    orchestration: `settle` then either sees the new object or loses to this write.
-    """
-    storage.write(REVIEWS, _OPEN + study, b"")
-
-
-def is_open(storage: Storage, study: str) -> bool:
-    """Whether the study is unfinished."""
-    return storage.info(REVIEWS, _OPEN + study) is not None
-
-
-def open_studies(storage: Storage) -> Iterator[str]:
-    """StudyInstanceUIDs of the unfinished studies."""
-    for study, _ in open_studies_marked(storage):
-        yield study
-
-
-def open_studies_marked(storage: Storage) -> Iterator[tuple[str, datetime]]:
-    """The unfinished studies, and when a door last marked each, UTC by the account's clock."""
-    for blob in storage.listing(REVIEWS, _OPEN):
-        yield blob.name.removeprefix(_OPEN), blob.last_modified
-
-
-def settle(storage: Storage, study: str, content_digest: str, *, finished: bool) -> bool:
-    """Whether a review of this content covers everything received.
-
-    When it does and the study is `finished`, the study leaves the unfinished ones. The marker is
-    read before the objects are listed and deleted only as it was read, so an object that a door
-    stores in between keeps the study unfinished.
-
-    Returns:
-        ``False`` when something came that the review does not cover.
-    """
-    marker = storage.info(REVIEWS, _OPEN + study)
-    if not covers(storage, study, content_digest):
-        return False
-    if marker is None or not finished:
-        return True
-    try:
-        storage.delete(REVIEWS, marker.name, etag=marker.etag)
-    except Conflict:
-        return False
-    return True
+# --- what came ----------------------------------------------------------------------------------
 
 
 def covers(storage: Storage, study: str, content_digest: str) -> bool:
@@ -125,9 +98,6 @@ def covers(storage: Storage, study: str, content_digest: str) -> bool:
     missing = missing_instances(names, expected_instances(storage, study) or ())
     refused = [(one.blob, one.content_sha256) for one in rejections(storage, study, names)]
     return content_digest == digest([*content_of(blobs), *refused], missing)
-
-
-# --- what came ----------------------------------------------------------------------------------
 
 
 def received(storage: Storage, study: str) -> list[BlobInfo]:
@@ -198,6 +168,14 @@ def missing_instances(blobs: Iterable[str], expected: Iterable[str]) -> tuple[st
     return tuple(sorted(set(expected) - {sop_instance_uid(blob) for blob in blobs}))
 
 
+def note_arrival(storage: Storage, study: str, objects: Iterable[Arrived]) -> None:
+    """Note what a request brought, once it is stored; the same objects again change nothing."""
+    body = json.dumps([one.to_json() for one in objects], separators=(",", ":")).encode()
+    name = f"{study}/arrived/{hashlib.sha256(body).hexdigest()[:32]}.json"
+    with contextlib.suppress(Conflict):
+        storage.write(REVIEWS, name, body, content_type=_JSON, if_absent=True)
+
+
 # --- batches ------------------------------------------------------------------------------------
 
 
@@ -214,13 +192,15 @@ def take(
     Only full batches are made, unless `flush`, or an object has waited `batch_wait_s` for others.
     """
     study = request.study
-    blobs = received(storage, study)
+    listed = request.flush or request.after < 0
+    came = _stored(storage, study) if listed else _noted(storage, study)
     batches, results = _ledger(storage, study, models_digest)
-    assigned = {entry.blob for number in batches for entry in manifest(storage, study, number)}
-    waiting = [blob for blob in blobs if blob.name not in assigned]
+    names = {entry.blob for number in batches for entry in manifest(storage, study, number)}
+    waiting = [one for name, one in came.items() if name not in names]
+    names |= came.keys()
     flush = request.flush or _waited(waiting, batch_wait_s)
     try:
-        for chunk, full in list(_chunks(waiting, batch_size)):
+        for chunk, full in list(_chunks([one.object for one in waiting], batch_size)):
             if full or flush:
                 batches.append(_append(storage, study, len(batches), chunk))
                 waiting = waiting[len(chunk) :]
@@ -238,14 +218,15 @@ def take(
     more = len(pending) > len(answer)
     expected = expected_instances(storage, study)
     return Inventory(
-        received=len(blobs),
+        received=len(names),
         batches=tuple(answer),
         last_batch=answer[-1] if more else max(batches, default=-1),
         more=more,
         unassigned=len(waiting),
         done=BatchResult(-1, *(sum(int(r[k]) for r in results.values()) for k in _COUNTS)),
         closed=expected is not None,
-        missing=len(missing_instances((blob.name for blob in blobs), expected or ())),
+        missing=len(missing_instances(names, expected or ())),
+        listed=listed,
     )
 
 
@@ -364,8 +345,33 @@ def _manifest(storage: Storage, name: str) -> tuple[Entry, ...]:
     return tuple(Entry.from_json(item) for item in json.loads(storage.read(REVIEWS, name)))
 
 
-def _append(storage: Storage, study: str, number: int, blobs: Sequence[BlobInfo]) -> int:
-    entries = [Entry(blob.name, blob.metadata.get("sha256", "")) for blob in blobs]
+def _stored(storage: Storage, study: str) -> dict[str, _Waiting]:
+    """By name, the objects that are in ``incoming``."""
+    return {
+        blob.name: _Waiting(
+            Arrived(blob.name, blob.metadata.get("sha256", ""), blob.size), blob.last_modified
+        )
+        for blob in received(storage, study)
+    }
+
+
+def _noted(storage: Storage, study: str) -> dict[str, _Waiting]:
+    """By name, the objects that requests noted as brought."""
+    return {
+        one.blob: _Waiting(one, note.last_modified)
+        for note in storage.listing(REVIEWS, f"{study}/arrived/")
+        for one in _note(storage, note.name)
+    }
+
+
+@lru_cache(maxsize=1024)
+def _note(storage: Storage, name: str) -> tuple[Arrived, ...]:
+    # A note is named by its content, so a process reads each of them once.
+    return tuple(Arrived.from_json(item) for item in json.loads(storage.read(REVIEWS, name)))
+
+
+def _append(storage: Storage, study: str, number: int, objects: Sequence[Arrived]) -> int:
+    entries = [Entry(one.blob, one.sha256) for one in objects]
     body = json.dumps([entry.to_json() for entry in entries], separators=(",", ":")).encode()
     storage.write(
         REVIEWS, f"{study}/slices/{number:05d}.json", body, content_type=_JSON, if_absent=True
@@ -373,20 +379,20 @@ def _append(storage: Storage, study: str, number: int, blobs: Sequence[BlobInfo]
     return number
 
 
-def _waited(blobs: Sequence[BlobInfo], wait_s: float) -> bool:
-    oldest = min((blob.last_modified for blob in blobs), default=None)
+def _waited(waiting: Sequence[_Waiting], wait_s: float) -> bool:
+    oldest = min((one.since for one in waiting), default=None)
     return oldest is not None and (datetime.now(UTC) - oldest).total_seconds() >= wait_s
 
 
-def _chunks(blobs: Sequence[BlobInfo], size: int) -> Iterator[tuple[Sequence[BlobInfo], bool]]:
+def _chunks(objects: Sequence[Arrived], size: int) -> Iterator[tuple[Sequence[Arrived], bool]]:
     """Runs of at most `size` objects and, but for a single larger one, `MOST_BYTES`; and whether
     the run is full.
     """
     start, held = 0, 0
-    for end, blob in enumerate(blobs):
-        if end - start == size or (end > start and held + blob.size > MOST_BYTES):
-            yield blobs[start:end], True
+    for end, one in enumerate(objects):
+        if end - start == size or (end > start and held + one.size > MOST_BYTES):
+            yield objects[start:end], True
             start, held = end, 0
-        held += blob.size
-    if start < len(blobs):
-        yield blobs[start:], len(blobs) - start == size
+        held += one.size
+    if start < len(objects):
+        yield objects[start:], len(objects) - start == size

@@ -80,6 +80,7 @@ class Inventory(Record):
         done: totals of the batches screened already.
         closed: the sender said that the study is complete; `missing` counts the SOP instance
             UIDs that it listed and that have not come.
+        listed: the answer goes by the objects that are stored, not by notes of their arrival.
     """
 
     received: int
@@ -90,6 +91,7 @@ class Inventory(Record):
     done: BatchResult
     closed: bool
     missing: int
+    listed: bool = True
 
 
 @dataclass(frozen=True, slots=True)

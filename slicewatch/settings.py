@@ -208,6 +208,27 @@ class Settings:
     max_escalation: int = _setting(
         "SLICEWATCH_MAX_ESCALATION", 3, "escalation levels; the last one stays", low=0, high=20
     )
+    # --- results for other systems
+    pacs_url: str = _setting(
+        "SLICEWATCH_PACS_URL",
+        "",
+        "base URL of the DICOMweb service (STOW-RS) that reports and presentation states are sent "
+        "to; empty: they are served here and sent nowhere",
+    )
+    pacs_token: str = _setting(
+        "SLICEWATCH_PACS_TOKEN",
+        "",
+        "what the PACS is shown in the header Authorization: a bearer token, or a scheme and its "
+        "value (`Basic …`); on Azure a Key Vault reference",
+        secret=True,
+    )
+    pacs_timeout_s: float = _setting(
+        "SLICEWATCH_PACS_TIMEOUT_SECONDS",
+        30.0,
+        "how long the PACS may take to answer",
+        low=0.1,
+        high=300,
+    )
     # --- chain of custody
     custody_key: str = _setting(
         "SLICEWATCH_CUSTODY_KEY",
@@ -230,6 +251,13 @@ class Settings:
         "SLICEWATCH_SWEEP_SCHEDULE",
         "0 */5 * * * *",
         "NCRONTAB schedule of the sweep for studies that nothing works on",
+    )
+    failed_study_pause_s: float = _setting(
+        "SLICEWATCH_FAILED_STUDY_PAUSE_SECONDS",
+        60.0,
+        "how long after a failure the sweep starts a study again, doubled each time, at most a day",
+        low=0.1,
+        high=86_400,
     )
 
     # --- data sets for training
@@ -283,6 +311,13 @@ class Settings:
                 f"SLICEWATCH_TRAINING_FEEDBACK_DATASET is {self.training_feedback_dataset!r}; "
                 "expected 3 to 63 lower-case letters, digits and single hyphens"
             )
+        if self.pacs_url and not _SERVICE.fullmatch(self.pacs_url):
+            raise SettingError(
+                "SLICEWATCH_PACS_URL is no http or https URL without user, query and fragment; "
+                "expected the service's base, as https://pacs.example.org/dicom-web"
+            )
+        if self.pacs_token and any(not " " <= char <= "~" for char in self.pacs_token):
+            raise SettingError("SLICEWATCH_PACS_TOKEN has characters that no HTTP header may have")
         if self.custody_key and self.custody_key_file:
             raise SettingError(
                 "SLICEWATCH_CUSTODY_KEY and SLICEWATCH_CUSTODY_KEY_FILE are both set; set one"
@@ -340,6 +375,7 @@ def _alerts(name: str, text: str) -> tuple[tuple[str, float], ...]:
     return tuple(rules)
 
 
+_SERVICE = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
 _CONTAINER = re.compile(r"[a-z0-9](-?[a-z0-9]){2,62}")
 _LISTS: dict[str, Callable[[str, str], Any]] = {"detect_containers": _names, "alerts": _alerts}
 

@@ -93,6 +93,9 @@ def review_study(
         waiting[name] = context.wait_for_external_event(name)
         if name == "test-end":
             return status
+        if name == "test-fail":
+            context.set_custom_status(status | {"status": "failed"})
+            raise RuntimeError("told to fail")
         if name == "test-publish":
             status |= {"status": "flagged", "published": True}
         elif name == "test-mark":
@@ -101,7 +104,7 @@ def review_study(
             status["events"].append(name)
 
 
-_EVENTS = ("late", "close", "test-publish", "test-mark", "test-end")
+_EVENTS = ("late", "close", "test-publish", "test-mark", "test-end", "test-fail")
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,11 @@ class Engine:
 
     def end(self, study: str) -> None:
         self._raise(study, "test-end")
+        self.client.wait_for_orchestration_completion(inventory.instance_id(study), timeout=20)
+
+    def fail(self, study: str) -> None:
+        self.wait(study, lambda status: status)
+        self._raise(study, "test-fail")
         self.client.wait_for_orchestration_completion(inventory.instance_id(study), timeout=20)
 
     def runtime_status(self, study: str) -> str | None:

@@ -62,6 +62,7 @@ class Study:
 
     batch_size: int = 4
     received: int = 0
+    unnoted: int = 0  # stored, and seen only by a look that lists
     closed: bool = False
     missing: int = 0
     status: StudyStatus = StudyStatus.NOT_FLAGGED
@@ -75,13 +76,18 @@ class Study:
     seen_at_screening: list[int] = field(default_factory=list)
     generations: list[int] = field(default_factory=list)
     forced: list[bool] = field(default_factory=list)
+    listings: list[bool] = field(default_factory=list)  # whether each look listed what is stored
     escalations: list[tuple[str, int]] = field(default_factory=list)
     open: bool = True
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def take_inventory(self, _: Any, data: dict[str, Any]) -> dict[str, Any]:
         request = InventoryRequest.from_json(data)
+        listed = request.flush or request.after < 0
         with self.lock:
+            self.listings.append(listed)
+            if listed:
+                self.received, self.unnoted = self.received + self.unnoted, 0
             waiting = self.received - sum(self.batches.values())
             while waiting >= self.batch_size or (waiting and request.flush):
                 self.batches[len(self.batches)] = min(self.batch_size, waiting)
@@ -97,6 +103,7 @@ class Study:
                 done=BatchResult(-1, sum(self.results.values()), 0, 0, 0),
                 closed=self.closed,
                 missing=self.missing,
+                listed=listed,
             ).to_json()
 
     def screen_slices(self, _: Any, data: dict[str, Any]) -> dict[str, Any]:

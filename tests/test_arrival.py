@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import threading
 import warnings
 from collections.abc import Iterator
@@ -11,12 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from slicewatch import inventory
+from slicewatch import inventory, unfinished
 from slicewatch.arrival import Intake, Offered, Receipt
 from slicewatch.limits import Rejected
 from slicewatch.records import Reason
 from slicewatch.settings import Settings
-from slicewatch.storage import INCOMING, QUARANTINE, Storage, StorageUnavailable
+from slicewatch.storage import INCOMING, QUARANTINE, REVIEWS, Storage, StorageUnavailable
 from tests import studies
 
 
@@ -52,6 +53,20 @@ def test_an_object_is_stored_under_its_uids_unchanged(
     assert info.metadata["sha256"] == hashlib.sha256(data).hexdigest()
     assert info.metadata["source"] == "test"
     assert info.metadata["received"].endswith("+00:00")
+
+
+def test_a_request_notes_what_it_brought(intake: Intake, storage: Storage, seed: int) -> None:
+    sent = [studies.to_bytes(studies.ct_image(seed=seed, number=n)) for n in (1, 2)]
+    receipts = intake.receive_all([Offered(sent[0]), Offered(b"no DICOM"), Offered(sent[1])])
+    study = receipts[0].study_instance_uid
+    (note,) = storage.listing(REVIEWS, f"{study}/arrived/")
+    told = json.loads(storage.read(REVIEWS, note.name))
+    assert told == [
+        {"blob": one.blob, "sha256": one.sha256, "size": one.size}
+        for one in (receipts[0], receipts[2])
+    ]
+    intake.receive_all([Offered(sent[0]), Offered(sent[1])])
+    assert list(storage.listing(REVIEWS, f"{study}/arrived/")) == [note], "repeated, it is one"
 
 
 def test_the_same_bytes_again_change_nothing(intake: Intake, storage: Storage, seed: int) -> None:
@@ -225,7 +240,7 @@ def test_a_study_is_marked_unfinished_before_its_first_object_is_stored(
         raise KeyboardInterrupt(container)
 
     opened: list[str] = []
-    monkeypatch.setattr(inventory, "open_study", lambda _, study: opened.append(study))
+    monkeypatch.setattr(unfinished, "open_study", lambda _, study: opened.append(study))
     monkeypatch.setattr(storage, "write", crash)
     with pytest.raises(KeyboardInterrupt, match=INCOMING):
         one(Intake(storage, settings, "test"), studies.to_bytes(dataset))

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from slicewatch import inventory
+from slicewatch import inventory, unfinished
 from slicewatch.messages import Inventory, InventoryRequest
 from slicewatch.records import BatchResult, Outcome, SliceResult
 from slicewatch.storage import INCOMING, Storage
@@ -26,6 +26,21 @@ def arrive(storage: Storage, study: str, *numbers: int, suffix: str = "") -> Non
         storage.write(
             INCOMING, f"{study}/1/{number}{suffix}.dcm", b"x", metadata={"sha256": digest}
         )
+
+
+def arrive_noted(storage: Storage, study: str, *numbers: int) -> None:
+    """As a door's request leaves them."""
+    arrive(storage, study, *numbers)
+    inventory.note_arrival(
+        storage,
+        study,
+        [
+            inventory.Arrived(
+                f"{study}/1/{n}.dcm", hashlib.sha256(str(n).encode()).hexdigest(), size=1
+            )
+            for n in numbers
+        ],
+    )
 
 
 def take(storage: Storage, study: str, *, after: int = -1, flush: bool = False) -> Inventory:
@@ -71,7 +86,7 @@ def test_what_waited_long_enough_is_taken(storage: Storage, study: str) -> None:
 def test_batches_known_to_the_caller_are_not_named_again(storage: Storage, study: str) -> None:
     arrive(storage, study, *range(8))
     assert take(storage, study).batches == (0, 1)
-    arrive(storage, study, *range(8, 12))
+    arrive_noted(storage, study, *range(8, 12))
     assert take(storage, study, after=1).batches == (2,)
 
 
@@ -106,6 +121,46 @@ def test_inventories_at_once_assign_each_object_to_one_batch(storage: Storage, s
     batches = max(answer.last_batch for answer in answers) + 1
     names = assigned(storage, study, batches)
     assert len(names) == len(set(names)) == 22
+
+
+def test_a_look_between_goes_by_what_requests_noted(
+    storage: Storage, study: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrive_noted(storage, study, *range(4))
+    assert take(storage, study).listed, "the first look lists"
+    arrive_noted(storage, study, *range(4, 9))
+    with monkeypatch.context() as without:
+        without.setattr(inventory, "received", lambda *_: pytest.fail("it lists all objects"))
+        taken = take(storage, study, after=0)
+    assert (taken.received, taken.batches, taken.unassigned) == (9, (1,), 1)
+    assert not taken.listed
+    screened = {entry for batch in range(2) for entry in inventory.manifest(storage, study, batch)}
+    assert {(one.name, one.metadata["sha256"]) for one in inventory.received(storage, study)} > {
+        (entry.blob, entry.sha256) for entry in screened
+    }
+
+
+def test_an_object_that_no_request_noted_is_found_before_the_study_is_whole(
+    storage: Storage, study: str
+) -> None:
+    arrive_noted(storage, study, *range(4))
+    take(storage, study)
+    arrive(storage, study, 4)  # its door died before it noted it
+    between = take(storage, study, after=0)
+    assert (between.received, between.listed) == (4, False)
+    last = take(storage, study, after=0, flush=True)
+    assert (last.received, last.batches, last.listed) == (5, (1,), True)
+    again = take(storage, study, after=1)
+    assert again.received == 5, "what is in a batch stays counted"
+
+
+def test_an_object_that_two_requests_brought_is_screened_once(storage: Storage, study: str) -> None:
+    arrive_noted(storage, study, *range(4))
+    take(storage, study)
+    arrive_noted(storage, study, 4, 5)
+    arrive_noted(storage, study, 5, 4, 6, 7)
+    taken = take(storage, study, after=0)
+    assert (taken.received, taken.batches, taken.unassigned) == (8, (1,), 0)
 
 
 def test_a_batch_holds_no_more_bytes_than_its_bound(
@@ -154,42 +209,42 @@ def content(storage: Storage, study: str) -> str:
 
 def test_a_settled_study_is_no_longer_open(storage: Storage, study: str) -> None:
     arrive(storage, study, 1)
-    inventory.open_study(storage, study)
-    assert inventory.settle(storage, study, content(storage, study), finished=True)
-    assert study not in inventory.open_studies(storage)
+    unfinished.open_study(storage, study)
+    assert unfinished.settle(storage, study, content(storage, study), finished=True)
+    assert not unfinished.is_open(storage, study)
 
 
 def test_a_study_that_waits_for_its_decision_stays_open(storage: Storage, study: str) -> None:
     arrive(storage, study, 1)
-    inventory.open_study(storage, study)
-    assert inventory.settle(storage, study, content(storage, study), finished=False)
-    assert study in inventory.open_studies(storage)
+    unfinished.open_study(storage, study)
+    assert unfinished.settle(storage, study, content(storage, study), finished=False)
+    assert unfinished.is_open(storage, study)
 
 
 def test_what_came_after_the_review_keeps_the_study_open(storage: Storage, study: str) -> None:
     arrive(storage, study, 1)
-    inventory.open_study(storage, study)
+    unfinished.open_study(storage, study)
     before = content(storage, study)
     arrive(storage, study, 2)
-    assert not inventory.settle(storage, study, before, finished=True)
-    assert study in inventory.open_studies(storage)
+    assert not unfinished.settle(storage, study, before, finished=True)
+    assert unfinished.is_open(storage, study)
 
 
 def test_an_object_stored_while_the_study_is_settled_keeps_it_open(
     storage: Storage, study: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arrive(storage, study, 1)
-    inventory.open_study(storage, study)
+    unfinished.open_study(storage, study)
     before = content(storage, study)
 
     def covers_then_arrives(*_: object) -> bool:
         arrive(storage, study, 2)
-        inventory.open_study(storage, study)
+        unfinished.open_study(storage, study)
         return True
 
     monkeypatch.setattr(inventory, "covers", covers_then_arrives)
-    assert not inventory.settle(storage, study, before, finished=True)
-    assert study in inventory.open_studies(storage)
+    assert not unfinished.settle(storage, study, before, finished=True)
+    assert unfinished.is_open(storage, study)
 
 
 def test_an_instance_that_turns_out_missing_changes_what_the_review_covers(

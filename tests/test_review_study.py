@@ -49,6 +49,19 @@ def test_slices_are_screened_while_others_still_arrive() -> None:
     assert study.seen_at_screening == [4, 8]
 
 
+def test_a_quiet_study_is_whole_only_after_a_look_at_what_is_stored() -> None:
+    study = Study(received=4)
+    with engine(study) as running:
+        instance = running.start(plan(quiet_s=0.5, poll_s=0.1, max_poll_s=0.1))
+        running.wait(instance, lambda: len(study.listings) >= 2)
+        study.unnoted = 2
+        state = running.finish(instance)
+        replay(running.history(instance))
+    assert state.get_output()["received"] == 6
+    assert study.generations == [6], "found before the review, not by the next generation"
+    assert study.listings.count(True) < len(study.listings)
+
+
 def test_close_is_noticed_at_once_not_at_the_next_poll() -> None:
     study = Study(received=3)
     with engine(study) as running:

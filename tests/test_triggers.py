@@ -11,6 +11,7 @@ import sys
 import uuid
 import zipfile
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ import requests
 from azure.storage.blob import BlobServiceClient
 from dicomweb_client import DICOMwebClient
 
-from slicewatch import inventory
+from slicewatch import inventory, unfinished
 from slicewatch import settings as app_settings
 from slicewatch import storage as app_storage
 from slicewatch.records import Coverage, Review, StudyStatus
@@ -128,7 +129,7 @@ def test_a_dicomweb_client_stores_a_study(
     ]
     assert said.RetrieveURL == f"{BASE}/dicomweb/studies/{study}"
     assert len(inventory.received(storage, study)) == 3
-    assert study in inventory.open_studies(storage)
+    assert unfinished.is_open(storage, study)
     assert engine.runtime_status(study) in ("PENDING", "RUNNING")
 
 
@@ -625,7 +626,7 @@ def test_the_sweep_starts_each_unfinished_study_that_nothing_works_on(
 ) -> None:
     lost, running, ended = (studies.new_uid("sweep", seed, n) for n in range(3))
     for study in (lost, running, ended):
-        inventory.open_study(storage, study)
+        unfinished.open_study(storage, study)
     from triggers.admission import start_review
 
     for study in (running, ended):
@@ -651,6 +652,72 @@ def test_the_sweep_tells_a_waiting_orchestration_only_of_what_its_review_lacks(
     storage.write(INCOMING, f"{study}/1/9.dcm", late, metadata={"sha256": "9"})
     call("sweep", None)
     assert engine.events(study)[-1] == "late"
+
+
+def test_a_study_that_fails_again_and_again_is_tried_at_growing_intervals(
+    call: Any, engine: Engine, storage: Storage, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, files = a_study(seed, 1)
+    call("stow_store", stow(related(*files.values())))
+    engine.fail(study)
+    told = body_of(call("study_status", request("GET", "x", study=study)))
+    assert (told["status"], told["failure"]) == ("failed", None), "no sweep has seen it"
+
+    call("sweep", None)
+    call("sweep", None)
+    assert engine.runtime_status(study) == "FAILED", "its pause is not over"
+    told = body_of(call("study_status", request("GET", "x", study=study)))["failure"]
+    pauses = [_pause(told)]
+    assert told["attempts"] == 1, "one failure is counted once"
+    from triggers import health
+
+    assert body_of(function_of(health)(request("GET", "x")))["failed_studies"] >= 1
+
+    with monkeypatch.context() as later:
+        later.setattr(unfinished.Failure, "due", lambda self, _: self.last)
+        call("sweep", None)
+    assert engine.runtime_status(study) in ("PENDING", "RUNNING"), "it is not forgotten"
+    engine.fail(study)
+    call("sweep", None)
+    told = body_of(call("study_status", request("GET", "x", study=study)))["failure"]
+    assert told["attempts"] == 2
+    pauses.append(_pause(told))
+    assert pauses == [60, 120]
+
+
+def _pause(failure: dict[str, Any]) -> float:
+    last, following = (datetime.fromisoformat(failure[key]) for key in ("last", "next_attempt"))
+    assert last.tzinfo is not None
+    return (following - last).total_seconds()
+
+
+def test_a_study_that_went_well_after_a_failure_begins_to_count_anew(
+    call: Any, engine: Engine, storage: Storage, seed: int
+) -> None:
+    published, settled = (studies.new_uid("went-well", seed, n) for n in range(2))
+    now = datetime.now(UTC)
+    for study in (published, settled):
+        unfinished.note_failure(storage, study, None, now)
+    unfinished.open_study(storage, published)
+    from triggers.admission import start_review
+
+    start_review(engine.client, app_settings.current(), published)
+    engine.publish(published)
+    call("sweep", None)
+    assert unfinished.failure_of(storage, published) is None
+    assert unfinished.failure_of(storage, settled) is None
+
+
+def test_what_arrives_of_a_failed_study_starts_it_at_once(
+    call: Any, engine: Engine, storage: Storage, seed: int
+) -> None:
+    study, files = a_study(seed, 2)
+    first, second = files.values()
+    call("stow_store", stow(related(first)))
+    engine.fail(study)
+    call("sweep", None)
+    call("stow_store", stow(related(second)))
+    assert engine.runtime_status(study) in ("PENDING", "RUNNING")
 
 
 def test_the_sweep_admits_what_was_left_in_the_dropbox(
@@ -741,9 +808,6 @@ def test_the_doors_register_with_their_settings_and_load_nothing_heavy(azurite: 
         name: next(one for one in bindings if one["type"].endswith("Trigger"))
         for name, bindings in found["bindings"].items()
     }
-    levels = {name: one.get("authLevel") for name, one in triggers.items() if "route" in one}
-    assert levels.pop("health").lower() == "anonymous"
-    assert {str(level).lower() for level in levels.values()} == {"function"}
     assert triggers["stow_store"]["route"] == "dicomweb/studies/{study?}"
     assert triggers["dropbox"]["path"] == "dropbox/{name}"
     assert triggers["dropbox"]["source"] == "LogsAndContainerScan"

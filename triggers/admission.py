@@ -17,7 +17,7 @@ import grpc
 from durabletask.client import OrchestrationState, OrchestrationStatus
 from durabletask.internal.orchestrator_service_pb2 import OrchestrationIdReusePolicy
 
-from slicewatch import archive, arrival, custody_record, inventory
+from slicewatch import archive, arrival, custody_record, inventory, unfinished
 from slicewatch.arrival import Intake, Offered, Receipt
 from slicewatch.limits import Rejected
 from slicewatch.records import Reason
@@ -60,7 +60,7 @@ def admit(
     # what its sender never sends again is logged as found when its study is published.
     custody_record.arrivals(storage, settings, receipts, door=source, sender=sender or {})
     for one in intake.studies:
-        inventory.open_study(storage, one)
+        unfinished.open_study(storage, one)
         try:
             ensure_review(client, settings, one)
         except grpc.RpcError as error:

@@ -8,8 +8,10 @@ from typing import Any
 import azure.durable_functions as df
 import azure.functions as func
 
-from slicewatch import inventory, settings, storage
+from slicewatch import inventory, settings, storage, unfinished
+from slicewatch.identity import Role
 from slicewatch.uids import is_uid
+from triggers import access
 from triggers.admission import ensure_review, start_review, tell_review
 from triggers.responses import Problem, answers_problems, as_json, study_of, unknown_study
 
@@ -29,6 +31,7 @@ def study_close(req: func.HttpRequest, client: df.SyncDurableFunctionsClient) ->
     can be told. 202: noted; 400: a malformed UID or body; 404: nothing of the study was received;
     413: too large.
     """
+    access.require(req, Role.UPLOADER)
     study = study_of(req)
     expected = _expected(req.get_body())
     store, config = storage.current(), settings.current()
@@ -39,7 +42,7 @@ def study_close(req: func.HttpRequest, client: df.SyncDurableFunctionsClient) ->
     listed = inventory.expected_instances(store, study) or ()
     missing = inventory.missing_instances((blob.name for blob in received), listed)
     # A review may be out that did not know of the list: marked unfinished, it is made again.
-    inventory.open_study(store, study)
+    unfinished.open_study(store, study)
     running = ensure_review(client, config, study)
     if running is not None and not tell_review(client, study, "close"):
         start_review(client, config, study)

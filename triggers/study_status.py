@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import azure.durable_functions as df
 import azure.functions as func
 from durabletask.client import OrchestrationState
 
-from slicewatch import inventory, storage, worklist
-from slicewatch.records import Review, StudyStatus
+from slicewatch import inventory, settings, storage, unfinished, worklist
+from slicewatch.identity import Role
+from slicewatch.records import Lane, Review, StudyStatus
+from triggers import access
 from triggers.admission import is_known, progress_of
 from triggers.responses import answers_problems, as_json, study_of, unknown_study
 
@@ -23,19 +26,26 @@ def study_status(req: func.HttpRequest, client: df.SyncDurableFunctionsClient) -
     """Status, progress and the summary of the latest review.
 
     ``status`` is the orchestration's while there is one, else the review's; of a flagged study,
-    how far its readers are. 404: nothing of the study was received.
+    how far its readers are; ``failure`` says when a failed one is tried again. Of the forensic
+    lane nothing is told to those who do not see it. 404: nothing of the study was received.
     """
+    from slicewatch.visibility import shown
+
+    identity = access.require(req, Role.READER)
     study = study_of(req)
     store = storage.current()
     state = client.get_orchestration_state(inventory.instance_id(study))
-    review = inventory.latest_review(store, study)
-    if state is None and review is None and not is_known(store, study):
+    latest = inventory.latest_review(store, study)
+    if state is None and latest is None and not is_known(store, study):
         raise unknown_study()
-    progress = progress_of(state)
+    review = shown(latest, identity) if latest else None
+    progress = _progress(progress_of(state), latest, review)
+    status = _standing(store, study, progress, review)
     return as_json(
         {
             "study": study,
-            "status": _standing(store, study, progress, review),
+            "status": status,
+            "failure": _failure(store, study) if status is StudyStatus.FAILED else None,
             "progress": progress or None,
             "orchestration": _orchestration(state),
             "review": _summary(review),
@@ -51,11 +61,26 @@ _FINISHED = (
 )
 
 
+def _progress(
+    progress: dict[str, Any], latest: Review | None, review: Review | None
+) -> dict[str, Any]:
+    """The progress, in step with what is shown of the latest review."""
+    if not progress or latest is None or review is None or review.lanes == latest.lanes:
+        return progress
+    kept = {
+        "lanes": [lane for lane in progress.get("lanes", ()) if lane != Lane.FORENSIC],
+        "priority": review.priority,
+    }
+    if not review.lanes and progress.get("status") in (StudyStatus.FLAGGED, StudyStatus.REVIEWED):
+        kept["status"] = review.status
+    return progress | kept
+
+
 def _standing(
     store: storage.Storage, study: str, progress: dict[str, Any], review: Review | None
 ) -> StudyStatus:
     status = StudyStatus(progress.get("status") or (review.status if review else "receiving"))
-    if status in _FINISHED and inventory.is_open(store, study):
+    if status in _FINISHED and unfinished.is_open(store, study):
         # Something came that no review has seen: the old one must not speak for it.
         return StudyStatus.RECEIVING
     if status is not StudyStatus.FLAGGED or review is None:
@@ -74,8 +99,28 @@ def _orchestration(state: OrchestrationState | None) -> dict[str, Any] | None:
     return {
         "instance_id": state.instance_id,
         "runtime_status": state.runtime_status.name.lower(),
-        "created": state.created_at.isoformat(),
-        "updated": state.last_updated_at.isoformat(),
+        "created": _utc(state.created_at),
+        "updated": _utc(state.last_updated_at),
+    }
+
+
+def _utc(moment: datetime) -> str:
+    """A time of the durable engine, which counts in UTC and does not say so."""
+    return moment.replace(tzinfo=UTC).isoformat()
+
+
+def _failure(store: storage.Storage, study: str) -> dict[str, Any] | None:
+    """How often the study failed in a row, and when the sweep starts it again; ``None`` before the
+    sweep has seen that it failed.
+    """
+    failure = unfinished.failure_of(store, study)
+    if failure is None:
+        return None
+    next_attempt = failure.due(settings.current().failed_study_pause_s)
+    return {
+        "attempts": failure.attempts,
+        "last": failure.last.isoformat(),
+        "next_attempt": next_attempt.isoformat(),
     }
 
 

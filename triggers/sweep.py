@@ -7,9 +7,12 @@ from datetime import UTC, datetime, timedelta
 
 import azure.durable_functions as df
 import azure.functions as func
+from durabletask.client import OrchestrationState, OrchestrationStatus
 
-from slicewatch import dataset_store, inventory, settings, storage
+from slicewatch import dataset_store, inventory, settings, storage, unfinished
+from slicewatch.settings import Settings
 from slicewatch.storage import DROPBOX
+from slicewatch.unfinished import Failure
 from triggers.admission import admit_dropped, ensure_review, is_running, progress_of
 from triggers.datasets import start_preparation
 
@@ -26,15 +29,24 @@ _CLOCKS_DIFFER = timedelta(minutes=5)
 @bp.timer_trigger(arg_name="timer", schedule=settings.current().sweep_schedule, run_on_startup=True)
 @bp.durable_client_input(client_name="client")
 def sweep(timer: func.TimerRequest, client: df.SyncDurableFunctionsClient) -> None:
-    """Start the orchestration of each unfinished study and data set that has none running, and
-    admit blobs that were left in the dropbox.
+    """Start the orchestration of each unfinished study and data set that has none running, those
+    that failed at growing intervals, and admit blobs that were left in the dropbox.
     """
     store, config = storage.current(), settings.current()
     woken = 0
-    for study, marked in inventory.open_studies_marked(store):
-        if not _is_cared_for(client, store, study, marked):
+    failures = {one.study: one for one in unfinished.failures(store)}
+    for study, marked in unfinished.open_studies(store):
+        state = client.get_orchestration_state(inventory.instance_id(study))
+        failure = failures.pop(study, None)
+        if failure is not None and progress_of(state).get("published"):
+            unfinished.forget_failure(store, study)
+        if not _is_cared_for(state, store, study, marked) and not _rests(
+            state, store, config, study, failure
+        ):
             ensure_review(client, config, study)
             woken += 1
+    for study in failures:  # finished meanwhile
+        unfinished.forget_failure(store, study)
     for dataset in dataset_store.open_datasets(store):
         if not is_running(client.get_orchestration_state(dataset_store.instance_id(dataset))):
             start_preparation(client, config, dataset)
@@ -53,7 +65,7 @@ def sweep(timer: func.TimerRequest, client: df.SyncDurableFunctionsClient) -> No
 
 
 def _is_cared_for(
-    client: df.SyncDurableFunctionsClient, store: storage.Storage, study: str, marked: datetime
+    state: OrchestrationState | None, store: storage.Storage, study: str, marked: datetime
 ) -> bool:
     """Whether an orchestration works on the study, or waits with a review of all that came.
 
@@ -61,7 +73,6 @@ def _is_cared_for(
     telling it leaves objects that only this look finds. Nothing came when no door marked the
     study since the review was made, which spares the listing of a study that waits for days.
     """
-    state = client.get_orchestration_state(inventory.instance_id(study))
     if not is_running(state):
         return False
     progress = progress_of(state)
@@ -72,3 +83,25 @@ def _is_cared_for(
         return True
     review = inventory.latest_review(store, study)
     return review is not None and inventory.covers(store, study, review.content_digest)
+
+
+def _rests(
+    state: OrchestrationState | None,
+    store: storage.Storage,
+    config: Settings,
+    study: str,
+    failure: Failure | None,
+) -> bool:
+    """Whether the study's orchestration failed, and it is too early to start it again."""
+    if state is None or state.runtime_status is not OrchestrationStatus.FAILED:
+        return False
+    ended = state.last_updated_at.replace(tzinfo=UTC)
+    if failure is None or failure.last < ended:
+        failure = unfinished.note_failure(store, study, failure, ended)
+        _log.error(
+            "sweep: %s failed %d times in a row; it is started again after %s",
+            inventory.instance_id(study),
+            failure.attempts,
+            failure.due(config.failed_study_pause_s).isoformat(timespec="seconds"),
+        )
+    return datetime.now(UTC) < failure.due(config.failed_study_pause_s)

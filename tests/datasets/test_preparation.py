@@ -17,7 +17,7 @@ from activities import (
     survey_inbox,
     unpack_archive,
 )
-from slicewatch import dataset_store, inventory
+from slicewatch import dataset_store, unfinished
 from slicewatch import settings as app_settings
 from slicewatch.dataset_messages import PreparationStep
 from slicewatch.settings import Settings
@@ -32,6 +32,7 @@ from tests.datasets.inbox import (
     zipped,
 )
 from tests.doors import body_of, function_of, request
+from tests.identities import DEVELOPER
 from tests.orchestration import replay
 
 # --- the orchestration --------------------------------------------------------------------------
@@ -133,7 +134,7 @@ def test_storage_that_stays_away_fails_the_preparation_and_leaves_it_to_the_swee
         assert state is not None
         assert state.runtime_status.name == "FAILED"
         assert inbox.status()["status"] == "failed"
-    app.setattr(inventory, "open_studies", lambda _: iter(()))
+    app.setattr(unfinished, "open_studies", lambda _: iter(()))
     app.setattr(dataset_store, "open_datasets", lambda _: iter((inbox.name,)))
     function_of(sweep)(None, engine.client)
     assert inbox.finished()["status"] == "prepared"
@@ -256,7 +257,10 @@ def test_no_more_batches_are_in_flight_than_the_setting_allows(
 
 def configured_as(app: pytest.MonkeyPatch, **environ: str) -> Settings:
     """These app settings on top of those of the tests."""
-    connection = {"AzureWebJobsStorage": app_settings.current().storage}
+    connection = {
+        "AzureWebJobsStorage": app_settings.current().storage,
+        "SLICEWATCH_DEVELOPMENT_IDENTITY": DEVELOPER,
+    }
     config = app_settings.load(connection | environ)
     app.setattr(app_settings, "current", lambda: config)
     return config

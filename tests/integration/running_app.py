@@ -18,12 +18,13 @@ from azure.storage.queue import QueueClient, TextBase64DecodePolicy
 from demo.scanner import multipart
 from demo.stack import Stack
 from local_host.azurite import Azurite
-from slicewatch import inventory
+from slicewatch import inventory, unfinished
 from slicewatch import settings as app_settings
 from slicewatch import worklist as items
 from slicewatch.records import Review, StudyStatus
 from slicewatch.storage import INCOMING, QUARANTINE, Storage
 from slicewatch.worklist import Item
+from tests.identities import principal
 
 REVIEWED = (
     StudyStatus.FLAGGED,
@@ -39,6 +40,7 @@ SHORT_WAITS = {
     "SLICEWATCH_MAX_POLL_SECONDS": "0.5",
     "SLICEWATCH_BATCH_WAIT_SECONDS": "0.5",
     "SLICEWATCH_SWEEP_SCHEDULE": "*/2 * * * * *",
+    "SLICEWATCH_FAILED_STUDY_PAUSE_SECONDS": "0.5",
 }
 
 
@@ -136,9 +138,10 @@ class RunningApp:
             items.of_study(self.storage, study), key=lambda item: (item.generation, item.lane)
         )
 
-    def act(self, item: str, action: str, **body: Any) -> httpx.Response:
-        """Claim, release or decide an item."""
-        return self.http.post(f"/api/worklist/{item}/{action}", json=body)
+    def act(self, item: str, action: str, reader: str = "", **body: Any) -> httpx.Response:
+        """Claim, release, decide or correct an item, as this reader where one is named."""
+        headers = principal(reader) if reader else {}
+        return self.http.post(f"/api/worklist/{item}/{action}", json=body, headers=headers)
 
     def decide(self, item: str, reader: str = "reader-1", verdict: str = "confirmed") -> None:
         """Claim the item and decide it."""
@@ -225,7 +228,7 @@ class RunningApp:
             "the orchestration never completed",
             seconds,
         )
-        assert study not in inventory.open_studies(self.storage)
+        assert not unfinished.is_open(self.storage, study)
 
     def stored(self, study: str) -> dict[str, bytes]:
         """The study's originals by blob name."""

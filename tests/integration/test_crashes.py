@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from slicewatch import inventory
+from slicewatch import inventory, unfinished
 from slicewatch.records import StudyStatus
 from slicewatch.storage import REVIEWS
 from tests import studies
@@ -108,7 +108,7 @@ def test_a_killed_host_goes_on_after_its_restart_with_what_is_not_screened_yet(
     done = screened_batches(fragile, study)
     assert len(done) >= 4
     assert inventory.latest_review(fragile.storage, study) is None
-    assert study in inventory.open_studies(fragile.storage)
+    assert unfinished.is_open(fragile.storage, study)
 
     fragile.stack.start_host()
     assert said(fragile.await_review(study)) == expected
