@@ -1,6 +1,7 @@
 """The function app: checks its configuration and registers every blueprint, nothing else."""
 
 import azure.durable_functions as df
+import azure.functions as func
 
 from activities import (
     assess_study,
@@ -21,13 +22,14 @@ from activities import (
     unpack_archive,
 )
 from orchestrators import export_evidence, prepare_dataset, review_study
-from slicewatch import custody_chain, model_registry, settings, triage
+from slicewatch import custody_chain, identity, model_registry, settings, triage
 from triggers import (
     dataset_prepare,
     dataset_status,
     detect,
     dropbox,
     health,
+    me,
     qido_instances,
     qido_series,
     qido_series_instances,
@@ -65,12 +67,14 @@ from triggers import (
 
 # A broken setting, key, model or policy stops the app here, with an error that names it, and not at
 # the first study.
+identity.check(settings.current())
 custody_chain.signer_of(settings.current())
 for model in model_registry.current().models:
     model.read_weights()
 triage.current()
 
-app = df.DFApp()
+# Who may do what is one mechanism: the identity that each door asks for. Function keys are none.
+app = df.DFApp(http_auth_level=func.AuthLevel.ANONYMOUS)
 for module in (
     # the doors
     dataset_prepare,
@@ -78,6 +82,7 @@ for module in (
     detect,
     dropbox,
     health,
+    me,
     qido_instances,
     qido_series,
     qido_series_instances,

@@ -27,6 +27,10 @@ LAPTOP = {
     # A core a call and as many calls as cores do more than calls that share the cores.
     "SLICEWATCH_ONNX_THREADS": "1",
     "SLICEWATCH_SWEEP_SCHEDULE": "*/30 * * * * *",
+    # Nobody signs in on a laptop. A request may name somebody else: see docs/identity.md.
+    "SLICEWATCH_DEVELOPMENT_IDENTITY": (
+        "developer:uploader,reader,clinical-reviewer,forensic-reviewer,administrator"
+    ),
 }
 
 

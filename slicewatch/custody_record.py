@@ -18,7 +18,7 @@ from slicewatch.model_registry import Registry
 from slicewatch.records import BatchResult, Review
 from slicewatch.settings import Settings
 from slicewatch.storage import REVIEWS, Storage
-from slicewatch.worklist import Item
+from slicewatch.worklist import Item, Reader
 
 
 def arrivals(
@@ -84,25 +84,25 @@ def viewing(storage: Storage, settings: Settings, study: str, viewer: Mapping[st
     custody.of(storage, settings).append(study, told)
 
 
-def claim(storage: Storage, settings: Settings, item: str, reader: str) -> Item:
+def claim(storage: Storage, settings: Settings, item: str, reader: Reader) -> Item:
     """`worklist.claim`, logged; a claim whose entry failed is logged by what follows it."""
     claimed = worklist.claim(storage, item, reader)
     custody.of(storage, settings).append(claimed.study, custody_events.item_claimed(claimed))
     return claimed
 
 
-def release(storage: Storage, settings: Settings, item: str, reader: str) -> Item:
+def release(storage: Storage, settings: Settings, item: str, reader: Reader) -> Item:
     """`worklist.release`, logged before it is done: a released item cannot be released again,
     so a request that is repeated would find no way to make up for a missing entry.
     """
     found = worklist.get(storage, item)
-    if found.state == "claimed" and found.holder == reader:
+    if found.is_held_by(reader):
         custody.of(storage, settings).append(found.study, custody_events.item_released(found))
     return worklist.release(storage, item, reader)
 
 
 def decide(
-    storage: Storage, settings: Settings, item: str, reader: str, decision: dict[str, Any]
+    storage: Storage, settings: Settings, item: str, reader: Reader, decision: dict[str, Any]
 ) -> Item:
     """`worklist.decide`, logged."""
     decided = worklist.decide(storage, item, reader, decision)

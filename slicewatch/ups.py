@@ -11,9 +11,9 @@ decided      COMPLETED    Change State, after an update gave the verdict
 superseded   CANCELED     a newer review of the study took over
 ===========  ===========  =================================================================
 
-The Transaction UID is the lock of its workitem and is never given out. It is kept with the claim:
-the item's holder is named after a hash of it, so that a claim is one conditional write whichever
-door it came through, and who holds the item shows without telling the key.
+The Transaction UID is the lock of its workitem and is never given out. A hash of it is kept with
+the claim, beside the user who claimed: a claim is one conditional write whichever door it came
+through, and only the user who made it goes on with it, with its Transaction UID.
 
 A workitem's UID follows from its item's id, and back.
 """
@@ -23,11 +23,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from slicewatch import custody_record, matching, worklist
+from slicewatch.identity import Identity
 from slicewatch.qido import Found, Parameters
+from slicewatch.records import Lane
 from slicewatch.settings import Settings
 from slicewatch.storage import Conflict, Storage
 from slicewatch.workitems import (
@@ -40,7 +42,7 @@ from slicewatch.workitems import (
     read_update,
     workitem,
 )
-from slicewatch.worklist import Item, ItemConflict, NoSuchItem
+from slicewatch.worklist import Item, ItemConflict, NoSuchItem, Reader
 
 type Json = dict[str, Any]
 
@@ -74,9 +76,9 @@ def _inconsistent(cause: str, remedy: str) -> Refused:
 # --- items -------------------------------------------------------------------------------------
 
 
-def holder(transaction_uid: str) -> str:
-    """Who holds an item that was claimed with this Transaction UID."""
-    return f"UPS-RS {hashlib.sha256(transaction_uid.encode()).hexdigest()[:16]}"
+def lock_of(transaction_uid: str) -> str:
+    """What a claim with this Transaction UID is known by."""
+    return hashlib.sha256(transaction_uid.encode()).hexdigest()[:32]
 
 
 def get(storage: Storage, uid: str) -> Item:
@@ -93,13 +95,15 @@ def get(storage: Storage, uid: str) -> Item:
 def told_of(storage: Storage, item: Item) -> Json:
     """What the performer who holds the item told: ``verdict``, ``comment``, ``progress``."""
     entity = storage.entity(UPDATES, item.lane, item.id)
-    if entity is None or entity["holder"] != item.holder:
+    if entity is None or entity["lock"] != item.lock:
         return {}
     found: Json = json.loads(entity["told"])
     return found
 
 
-def update(storage: Storage, uid: str, transaction_uid: str, dataset: Mapping[str, Any]) -> bool:
+def update(
+    storage: Storage, uid: str, transaction_uid: str, user: str, dataset: Mapping[str, Any]
+) -> bool:
     """The Update transaction (section 11.6), of a workitem IN PROGRESS.
 
     Kept are the progress (Procedure Step Progress Description), and of the performed procedure
@@ -121,13 +125,13 @@ def update(storage: Storage, uid: str, transaction_uid: str, dataset: Mapping[st
             f"the workitem is {STATES[item.state]}",
             "claim it first: change its state to IN PROGRESS",
         )
-    _check_lock(item, transaction_uid)
+    _check_lock(item, transaction_uid, user)
     told, whole = read_update(dataset)
     kept = {**told_of(storage, item), **told}
     entity = {
         "PartitionKey": item.lane.value,
         "RowKey": item.id,
-        "holder": item.holder,
+        "lock": item.lock,
         "told": json.dumps(kept),
     }
     _put(storage, entity)
@@ -146,7 +150,7 @@ def _put(storage: Storage, entity: Json) -> None:
             return
 
 
-def _check_lock(item: Item, transaction_uid: str) -> None:
+def _check_lock(item: Item, transaction_uid: str, user: str) -> None:
     if not transaction_uid:
         raise Refused(
             400,
@@ -154,11 +158,11 @@ def _check_lock(item: Item, transaction_uid: str) -> None:
             "the request has no Transaction UID",
             "send the one that the workitem was claimed with",
         )
-    if item.holder != holder(transaction_uid):
+    if (item.holder, item.lock) != (user, lock_of(transaction_uid)):
         raise Refused(
             400,
             _INCORRECT,
-            "the workitem is claimed with another Transaction UID, or at another door",
+            "the workitem is claimed with another Transaction UID, by another, or at another door",
             "send the one that the workitem was claimed with",
         )
 
@@ -167,7 +171,7 @@ def _check_lock(item: Item, transaction_uid: str) -> None:
 
 
 def change_state(
-    storage: Storage, settings: Settings, uid: str, state: str, transaction_uid: str
+    storage: Storage, settings: Settings, uid: str, state: str, transaction_uid: str, user: Identity
 ) -> tuple[Item, str]:
     """The Change State transaction (section 11.7).
 
@@ -188,18 +192,19 @@ def change_state(
     if STATES[item.state] == state and state != "IN PROGRESS":
         return item, _ALREADY.format(state)
     if not transaction_uid:
-        _check_lock(item, transaction_uid)
+        _check_lock(item, transaction_uid, user.user)
+    reader = Reader(user.user, user.name, lock_of(transaction_uid))
     try:
         if state == "IN PROGRESS":
-            return _claim(storage, settings, item, transaction_uid), ""
+            return _claim(storage, settings, item, reader), ""
         if item.state != "claimed":
             raise _inconsistent(
                 f"the workitem is {STATES[item.state]}", "change only what is IN PROGRESS"
             )
-        _check_lock(item, transaction_uid)
+        _check_lock(item, transaction_uid, user.user)
         if state == "COMPLETED":
-            return _complete(storage, settings, item), ""
-        item = custody_record.release(storage, settings, item.id, holder(transaction_uid))
+            return _complete(storage, settings, item, reader), ""
+        item = custody_record.release(storage, settings, item.id, reader)
     except ItemConflict as error:
         raise _inconsistent(
             f"the workitem is {STATES[error.item.state]} meanwhile", "retrieve it and look again"
@@ -207,13 +212,13 @@ def change_state(
     return item, "The Workitem is SCHEDULED again: what was flagged is not taken off the worklist."
 
 
-def _claim(storage: Storage, settings: Settings, item: Item, transaction_uid: str) -> Item:
+def _claim(storage: Storage, settings: Settings, item: Item, reader: Reader) -> Item:
     if item.state != "open":
         raise _inconsistent(f"the workitem is {STATES[item.state]}", "take one that is SCHEDULED")
-    return custody_record.claim(storage, settings, item.id, holder(transaction_uid))
+    return custody_record.claim(storage, settings, item.id, reader)
 
 
-def _complete(storage: Storage, settings: Settings, item: Item) -> Item:
+def _complete(storage: Storage, settings: Settings, item: Item, reader: Reader) -> Item:
     told = told_of(storage, item)
     if "verdict" not in told:
         raise _inconsistent(
@@ -222,8 +227,7 @@ def _complete(storage: Storage, settings: Settings, item: Item) -> Item:
             "Procedure Sequence",
         )
     decision = {"verdict": told["verdict"], "findings": {}, "comment": told.get("comment", "")}
-    assert item.holder is not None
-    return custody_record.decide(storage, settings, item.id, item.holder, decision)
+    return custody_record.decide(storage, settings, item.id, reader, decision)
 
 
 def request_cancellation(storage: Storage, uid: str) -> str:
@@ -254,13 +258,15 @@ def request_cancellation(storage: Storage, uid: str) -> str:
 # --- search -------------------------------------------------------------------------------------
 
 
-def search(storage: Storage, query: Parameters, base_url: str) -> Found:
-    """The Search transaction (section 11.9): workitems by `KEYS`, most urgent first."""
+def search(storage: Storage, lanes: Collection[Lane], query: Parameters, base_url: str) -> Found:
+    """The Search transaction (section 11.9): workitems of these lanes by `KEYS`, most urgent
+    first.
+    """
     wanted = query.values.get(STATE, [""])[0]
     states = tuple(state for state, name in STATES.items() if wanted in ("", "*", name))
     # A wildcard is matched below like any other key.
     items = worklist.listing(storage, states=states or worklist.STATES)
-    shown = (workitem(item, base_url) for item in items if has_uid(item.id))
+    shown = (workitem(item, base_url) for item in items if has_uid(item.id) and item.lane in lanes)
     return query.page(
         one
         for one in shown

@@ -89,8 +89,15 @@ def item_id(uid: str) -> str:
     found = _UID.fullmatch(uid)
     if found is None or int(found[1]) >> 128:
         raise NoSuchWorkitem(uid)
-    lane = next(lane for lane, number in _LANES.items() if number == found[3])
-    return f"study-{int(found[1]):032x}-{found[2]}-{lane}"
+    return f"study-{int(found[1]):032x}-{found[2]}-{lane_of(uid)}"
+
+
+def lane_of(uid: str) -> Lane:
+    """The lane of the item that has this UID. Raises `NoSuchWorkitem`."""
+    found = _UID.fullmatch(uid)
+    if found is None:
+        raise NoSuchWorkitem(uid)
+    return next(lane for lane, number in _LANES.items() if number == found[3])
 
 
 # --- workitems ----------------------------------------------------------------------------------

@@ -36,6 +36,21 @@ class ItemConflict(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Reader:
+    """Who claims, releases and decides.
+
+    Attributes:
+        user: their id, `name` what people call them.
+        lock: of a workstation that works by UPS-RS, what its Transaction UID is known by: a claim
+            belongs to the workstation that made it.
+    """
+
+    user: str
+    name: str
+    lock: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Item(Record):
     """One entry of the worklist; times are UTC ISO 8601.
 
@@ -43,6 +58,8 @@ class Item(Record):
         state: ``open``, ``claimed``, ``decided`` or ``superseded``.
         level: how often it escalated; each level adds to `priority`, up to 100.
         notified: its lane's queue was told, at the level `notified - 1`; 0: not yet.
+        holder: user id of who claimed it last, `holder_name` what people call them.
+        lock: of a claim by UPS-RS, what its Transaction UID is known by.
         decision: what the reader decided, once `state` is ``decided``.
     """
 
@@ -58,6 +75,8 @@ class Item(Record):
     level: int = 0
     notified: int = 0
     holder: str | None = None
+    holder_name: str | None = None
+    lock: str | None = None
     claimed: str | None = None
     decided: str | None = None
     decision: dict[str, Any] | None = None
@@ -66,6 +85,10 @@ class Item(Record):
     def urgency(self) -> int:
         """Priority with what the escalation adds, 0 to 100."""
         return min(100, self.priority + _PRIORITY_PER_LEVEL * self.level)
+
+    def is_held_by(self, reader: Reader) -> bool:
+        """Whether it is claimed by them, through the same door."""
+        return (self.state, self.holder, self.lock) == ("claimed", reader.user, reader.lock)
 
 
 def items_of(review: Review, instance_id: str, now: datetime) -> Iterator[Item]:
@@ -130,33 +153,40 @@ def of_study(storage: Storage, study: str) -> list[Item]:
     return sorted((_item(entity) for entity in entities), key=lambda item: item.id)
 
 
-def claim(storage: Storage, item: str, reader: str) -> Item:
+def claim(storage: Storage, item: str, reader: Reader) -> Item:
     """Take an open item; taking one's own again is fine. Raises `ItemConflict`, `NoSuchItem`."""
 
     def change(found: Item) -> Item:
-        if found.state == "claimed" and found.holder == reader:
+        if found.is_held_by(reader):
             return found
         if found.state != "open":
             raise ItemConflict(found, f"the item is {_standing(found)}")
-        return dataclasses.replace(found, state="claimed", holder=reader, claimed=_now())
+        return dataclasses.replace(
+            found,
+            state="claimed",
+            holder=reader.user,
+            holder_name=reader.name,
+            lock=reader.lock,
+            claimed=_now(),
+        )
 
     return _change(storage, item, change)
 
 
-def release(storage: Storage, item: str, reader: str) -> Item:
+def release(storage: Storage, item: str, reader: Reader) -> Item:
     """Give a claimed item back. Raises `ItemConflict`, `NoSuchItem`."""
 
     def change(found: Item) -> Item:
-        if found.state != "claimed" or found.holder != reader:
+        if not found.is_held_by(reader):
             raise ItemConflict(
                 found, f"the item is {_standing(found)}, so it is not yours to release"
             )
-        return dataclasses.replace(found, state="open", holder=None, claimed=None)
+        return _given_back(found)
 
     return _change(storage, item, change)
 
 
-def decide(storage: Storage, item: str, reader: str, decision: dict[str, Any]) -> Item:
+def decide(storage: Storage, item: str, reader: Reader, decision: dict[str, Any]) -> Item:
     """Record the decision of the reader who claimed the item; the same one again is fine.
 
     Raises:
@@ -165,9 +195,12 @@ def decide(storage: Storage, item: str, reader: str, decision: dict[str, Any]) -
     """
 
     def change(found: Item) -> Item:
-        if found.state == "decided" and (found.holder, found.decision) == (reader, decision):
+        if found.state == "decided" and (found.holder, found.decision) == (
+            reader.user,
+            decision,
+        ):
             return found
-        if found.state != "claimed" or found.holder != reader:
+        if not found.is_held_by(reader):
             raise ItemConflict(found, f"the item is {_standing(found)}; claim it before deciding")
         return dataclasses.replace(found, state="decided", decided=_now(), decision=decision)
 
@@ -214,8 +247,16 @@ def notify(storage: Storage, item: Item) -> None:
     _change(storage, item.id, lambda found: dataclasses.replace(found, notified=item.level + 1))
 
 
+def _given_back(item: Item) -> Item:
+    return dataclasses.replace(
+        item, state="open", holder=None, holder_name=None, lock=None, claimed=None
+    )
+
+
 def _standing(item: Item) -> str:
-    return f"claimed by {item.holder}" if item.state == "claimed" else item.state
+    if item.state != "claimed":
+        return item.state
+    return f"claimed by {item.holder_name or item.holder}" + (" with UPS-RS" if item.lock else "")
 
 
 def _now() -> str:

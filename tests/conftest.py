@@ -12,6 +12,7 @@ from slicewatch import settings as app_settings
 from slicewatch.settings import Settings
 from slicewatch.storage import Storage
 from tests.azurite import Azurite
+from tests.identities import DEVELOPER
 
 # A busy machine is no defect: pytest-timeout ends what hangs.
 hypothesis.settings.register_profile("slicewatch", deadline=None)
@@ -28,8 +29,13 @@ def azurite() -> Iterator[Azurite]:
 
 @pytest.fixture(scope="session")
 def settings(azurite: Azurite) -> Settings:
-    """The app settings with the emulator's account."""
-    return app_settings.load({"AzureWebJobsStorage": azurite.connection_string})
+    """The app settings with the emulator's account, and a development identity of every role."""
+    return app_settings.load(
+        {
+            "AzureWebJobsStorage": azurite.connection_string,
+            "SLICEWATCH_DEVELOPMENT_IDENTITY": DEVELOPER,
+        }
+    )
 
 
 @pytest.fixture(scope="session")

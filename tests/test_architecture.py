@@ -111,6 +111,16 @@ def _function_names() -> set[str]:
     return {name for name in _run(code).split() if not name.startswith("BuiltIn__")}
 
 
+def test_no_door_has_a_key_beside_its_roles() -> None:
+    code = (
+        "import json, function_app\n"
+        "for one in function_app.app.get_functions():\n"
+        "    for binding in json.loads(one.get_function_json())['bindings']:\n"
+        "        print(str(binding.get('authLevel', 'ANONYMOUS')).upper())"
+    )
+    assert set(_run(code).split()) == {"ANONYMOUS"}
+
+
 def test_every_function_is_in_the_file_of_its_name() -> None:
     registering = {
         file.stem

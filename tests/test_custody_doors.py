@@ -27,9 +27,10 @@ from slicewatch.evidence_files import Bundle
 from slicewatch.records import Lane
 from slicewatch.settings import Settings
 from slicewatch.storage import CUSTODY, Storage, StorageUnavailable
-from slicewatch.worklist import Item
+from slicewatch.worklist import Item, Reader
 from tests.custody_study import slices
 from tests.doors import Engine, body_of, function_of, request, running_engine
+from tests.identities import principal
 from triggers import (
     stow_store,
     study_evidence,
@@ -73,7 +74,12 @@ def test_a_request_is_one_receipt_in_the_log_however_often_it_is_sent(
         assert function_of(stow_store)(stow(objects), engine.client).status_code == 200
     received, stored = told(storage, settings, study)
     assert received["event"] == "received"
-    assert received["actor"] == {"door": "stow-rs", "address": "192.0.2.7"}
+    assert received["actor"] == {
+        "door": "stow-rs",
+        "principal": "developer",
+        "identity": "development",
+        "address": "192.0.2.7",
+    }
     assert received["data"]["objects"] == len(objects)
     assert len(stored["data"]["objects"]) == len(objects)
 
@@ -107,9 +113,9 @@ def an_item(storage: Storage, seed: int) -> Item:
 
 
 def act(door: ModuleType, item: Item, *more: Any, **body: Any) -> func.HttpResponse:
-    text = json.dumps({"reader": "R", **body}).encode()
+    text = json.dumps(body).encode()
     found: func.HttpResponse = function_of(door)(
-        request("POST", "worklist", text, item=item.id), *more
+        request("POST", "worklist", text, headers=principal("R"), item=item.id), *more
     )
     return found
 
@@ -128,7 +134,7 @@ def test_a_release_or_decision_makes_up_for_the_entry_of_a_claim_that_was_not_lo
     storage: Storage, settings: Settings, seed: int
 ) -> None:
     item = an_item(storage, seed)
-    worklist.claim(storage, item.id, "R")
+    worklist.claim(storage, item.id, Reader("R", "R"))
     assert act(worklist_release, item).status_code == 200
     assert [one["event"] for one in told(storage, settings, item.study)] == ["claimed", "released"]
 
@@ -137,7 +143,7 @@ def test_what_another_holds_is_neither_released_nor_logged(
     storage: Storage, settings: Settings, seed: int
 ) -> None:
     item = an_item(storage, seed)
-    worklist.claim(storage, item.id, "another")
+    worklist.claim(storage, item.id, Reader("another", ""))
     assert act(worklist_release, item).status_code == 409
     assert told(storage, settings, item.study) == []
 
@@ -147,18 +153,19 @@ def test_who_was_given_pixels_is_told_once_a_day(
 ) -> None:
     study, objects = slices(seed)
     assert function_of(stow_store)(stow(objects), engine.client).status_code == 200
-    for viewer in ("192.0.2.8", "192.0.2.8:99", "192.0.2.9"):
+    for address in ("192.0.2.8", "192.0.2.8:99", "192.0.2.9"):
         asked = request(
             "GET",
             f"dicomweb/studies/{study}",
-            headers={"X-Forwarded-For": viewer, "X-MS-CLIENT-PRINCIPAL-NAME": "R"},
+            headers={"X-Forwarded-For": address, **principal("R")},
             study=study,
         )
         assert function_of(wado_study)(asked).status_code == 200
     told_of = told(storage, settings, study)[2:]
+    viewer = {"principal": "R", "identity": "development"}
     assert [(one["event"], one["actor"]) for one in told_of] == [
-        ("viewed", {"principal": "R", "address": "192.0.2.8"}),
-        ("viewed", {"principal": "R", "address": "192.0.2.9"}),
+        ("viewed", {**viewer, "address": "192.0.2.8"}),
+        ("viewed", {**viewer, "address": "192.0.2.9"}),
     ]
 
 
@@ -199,7 +206,7 @@ def test_a_bundle_that_is_ordered_holds_when_it_is_made(
 ) -> None:
     study, objects = slices(seed)
     assert function_of(stow_store)(stow(objects), engine.client).status_code == 200
-    order = request("POST", "evidence", b'{"reader": "R"}', study=study)
+    order = request("POST", "evidence", headers=principal("R"), study=study)
     answer = function_of(study_evidence)(order, exporting)
     assert answer.status_code == 202
     status = body_of(answer)

@@ -19,6 +19,7 @@ from slicewatch.settings import SettingError, Settings
 from slicewatch.storage import Storage
 from tests import studies
 from tests.doors import body_of, function_of, request
+from tests.identities import DEVELOPER
 from tests.tiny_model import write_tiny_model
 from triggers import detect
 
@@ -36,7 +37,13 @@ def app(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> An
     )
 
     def call(body: bytes, query: str = "", *, json_body: bool = False, **env: str) -> Any:
-        config = app_settings.load({"AzureWebJobsStorage": "unused", **env})
+        config = app_settings.load(
+            {
+                "AzureWebJobsStorage": "unused",
+                "SLICEWATCH_DEVELOPMENT_IDENTITY": DEVELOPER,
+                **env,
+            }
+        )
         monkeypatch.setattr(app_settings, "current", lambda: config)
         headers = {"Content-Type": "application/json" if json_body else "image/png"}
         asked = request("POST", "detect", body, headers=headers)

@@ -22,7 +22,7 @@ from slicewatch import storage as app_storage
 from slicewatch.records import Lane
 from slicewatch.settings import Settings
 from slicewatch.storage import Storage
-from slicewatch.worklist import Item
+from slicewatch.worklist import Item, Reader
 from tests import studies
 from tests.dicomweb_doors import URL, Doors
 from tests.doors import Engine, running_engine
@@ -203,7 +203,8 @@ def test_of_many_claims_at_once_one_wins(
     assert statuses.count(200) == 1
     assert statuses.count(409) == 11
     winner = f"2.25.{statuses.index(200) + 1}"
-    assert worklist.get(storage, item.id).holder == ups.holder(winner)
+    held = worklist.get(storage, item.id)
+    assert (held.holder, held.lock) == ("developer", ups.lock_of(winner))
 
 
 def test_the_transaction_uid_is_never_given_out(
@@ -221,7 +222,7 @@ def test_the_transaction_uid_is_never_given_out(
 def test_one_claimed_at_the_other_door_is_in_progress_and_locked(
     http: requests.Session, storage: Storage, item: Item
 ) -> None:
-    worklist.claim(storage, item.id, "ada")
+    worklist.claim(storage, item.id, Reader("ada", "ada"))
     assert state_of(http, item) == "IN PROGRESS"
     assert to_state(http, item, "IN PROGRESS").status_code == 409
     assert refusal(to_state(http, item, "COMPLETED")) == (400, "The Transaction UID is incorrect.")

@@ -11,8 +11,9 @@ import pytest
 from slicewatch import worklist
 from slicewatch.records import Lane
 from slicewatch.storage import Storage
-from slicewatch.worklist import Item, ItemConflict, NoSuchItem
+from slicewatch.worklist import Item, ItemConflict, NoSuchItem, Reader
 
+ADA, BEN, EVA = Reader("ada", "Ada"), Reader("ben", "Ben"), Reader("eva", "Eva")
 DECISION: dict[str, Any] = {"verdict": "confirmed", "findings": {}, "comment": "as seen"}
 
 
@@ -41,7 +42,7 @@ def test_an_item_comes_back_as_it_was_added(storage: Storage, item: Item) -> Non
 
 
 def test_adding_an_item_again_leaves_it_as_it_is(storage: Storage, item: Item) -> None:
-    claimed = worklist.claim(storage, item.id, "ada")
+    claimed = worklist.claim(storage, item.id, ADA)
     assert worklist.add(storage, item) == claimed
 
 
@@ -50,7 +51,7 @@ def test_of_fifty_claims_at_once_one_wins_and_the_others_learn_who_did(
 ) -> None:
     def claim(n: int) -> Item:
         try:
-            return worklist.claim(storage, item.id, f"reader {n}")
+            return worklist.claim(storage, item.id, Reader(f"reader {n}", ""))
         except ItemConflict as conflict:
             return conflict.item
 
@@ -62,24 +63,24 @@ def test_of_fifty_claims_at_once_one_wins_and_the_others_learn_who_did(
 
 
 def test_a_claimed_item_can_be_released_by_its_holder_only(storage: Storage, item: Item) -> None:
-    worklist.claim(storage, item.id, "ada")
-    with pytest.raises(ItemConflict, match="claimed by ada"):
-        worklist.release(storage, item.id, "ben")
-    assert worklist.release(storage, item.id, "ada").state == "open"
+    worklist.claim(storage, item.id, ADA)
+    with pytest.raises(ItemConflict, match="claimed by Ada"):
+        worklist.release(storage, item.id, BEN)
+    assert worklist.release(storage, item.id, ADA).state == "open"
 
 
 def test_a_decision_needs_the_claim(storage: Storage, item: Item) -> None:
     with pytest.raises(ItemConflict, match="claim it before"):
-        worklist.decide(storage, item.id, "ada", DECISION)
+        worklist.decide(storage, item.id, ADA, DECISION)
 
 
 def test_a_decision_is_final(storage: Storage, item: Item) -> None:
-    worklist.claim(storage, item.id, "ada")
-    decided = worklist.decide(storage, item.id, "ada", DECISION)
+    worklist.claim(storage, item.id, ADA)
+    decided = worklist.decide(storage, item.id, ADA, DECISION)
     assert decided.state == "decided"
-    assert worklist.decide(storage, item.id, "ada", DECISION) == decided
+    assert worklist.decide(storage, item.id, ADA, DECISION) == decided
     with pytest.raises(ItemConflict, match="decided"):
-        worklist.decide(storage, item.id, "ada", {**DECISION, "verdict": "rejected"})
+        worklist.decide(storage, item.id, ADA, {**DECISION, "verdict": "rejected"})
     assert worklist.supersede(storage, item.id) == decided
     assert worklist.escalate(storage, item.id, 2) == decided
 
@@ -87,7 +88,7 @@ def test_a_decision_is_final(storage: Storage, item: Item) -> None:
 def test_a_superseded_item_takes_no_claim(storage: Storage, item: Item) -> None:
     worklist.supersede(storage, item.id)
     with pytest.raises(ItemConflict, match="superseded"):
-        worklist.claim(storage, item.id, "ada")
+        worklist.claim(storage, item.id, ADA)
 
 
 def test_escalation_raises_and_never_lowers(storage: Storage, item: Item) -> None:

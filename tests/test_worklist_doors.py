@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from slicewatch import settings as app_settings
 from slicewatch import storage as app_storage
 from slicewatch import worklist
 from slicewatch.records import Lane
+from slicewatch.settings import Settings
 from slicewatch.storage import Storage
 from slicewatch.worklist import Item
 from tests.doors import body_of, function_of, request
@@ -18,7 +20,8 @@ from triggers import worklist_claim, worklist_decision
 
 
 @pytest.fixture
-def item(storage: Storage, seed: int, monkeypatch: pytest.MonkeyPatch) -> Item:
+def item(settings: Settings, storage: Storage, seed: int, monkeypatch: pytest.MonkeyPatch) -> Item:
+    monkeypatch.setattr(app_settings, "current", lambda: settings)
     monkeypatch.setattr(app_storage, "current", lambda: storage)
     return worklist.add(
         storage,

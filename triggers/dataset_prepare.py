@@ -6,6 +6,8 @@ import azure.durable_functions as df
 import azure.functions as func
 
 from slicewatch import dataset_store, settings, storage
+from slicewatch.identity import Role
+from triggers import access
 from triggers.datasets import dataset_of, ensure_preparation, unknown_dataset
 from triggers.responses import answers_problems, as_json
 
@@ -22,6 +24,7 @@ def dataset_prepare(
     that. 202: under way, ``Location`` says where it stands; 400: no name of a data set; 404:
     nothing came for it.
     """
+    access.require(req, Role.UPLOADER, Role.ADMINISTRATOR)
     dataset = dataset_of(req)
     store, config = storage.current(), settings.current()
     takes_feedback = (

@@ -9,6 +9,8 @@ import azure.functions as func
 
 from slicewatch import dataset_store, storage
 from slicewatch.dataset_messages import DatasetStatus
+from slicewatch.identity import Role
+from triggers import access
 from triggers.admission import is_running, progress_of
 from triggers.datasets import dataset_of, unknown_dataset
 from triggers.responses import answers_problems, as_json
@@ -29,6 +31,7 @@ def dataset_status(
     A reject of the inbox has the ``file`` that it is of, and the number of the ``entry`` of an
     archive: the manifest itself has digests of file names only. 404: nothing is known of it.
     """
+    access.require(req, Role.UPLOADER, Role.ADMINISTRATOR)
     dataset = dataset_of(req)
     store = storage.current()
     files = dataset_store.inbox(store, dataset)

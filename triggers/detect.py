@@ -9,9 +9,11 @@ import azure.durable_functions as df
 import azure.functions as func
 
 from slicewatch import settings, single_image, storage
+from slicewatch.identity import Role
 from slicewatch.limits import Rejected
 from slicewatch.records import Reason
 from slicewatch.single_image import UnknownModel
+from triggers import access
 from triggers.responses import Problem, answers_problems, as_json, body_of
 
 bp = df.Blueprint()
@@ -31,6 +33,7 @@ def detect(req: func.HttpRequest) -> func.HttpResponse:
     """
     from slicewatch import model_registry
 
+    access.require(req, Role.UPLOADER, Role.READER)
     config, store = settings.current(), storage.current()
     data, source = _image(req, config, store)
     try:

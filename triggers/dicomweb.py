@@ -11,7 +11,8 @@ import azure.functions as func
 from slicewatch import custody_record, media_types, settings, storage
 from slicewatch.media_types import Accepted, NotAcceptable
 from slicewatch.uids import is_uid
-from triggers.responses import Problem, answers_problems, sender_of
+from triggers import access
+from triggers.responses import Problem, answers_problems
 
 _MAX_QUERY = 64
 # The Functions host takes its key from the query; it is none of the transaction's.
@@ -85,13 +86,14 @@ def answer(
 def logs_viewing(
     door: Callable[[func.HttpRequest], func.HttpResponse],
 ) -> Callable[[func.HttpRequest], func.HttpResponse]:
-    """Tell the study's custody log who was given its pixels, before they are given."""
+    """Tell the study's custody log who was given its pixels or metadata, before they are given."""
 
     @functools.wraps(door)
     def logging(req: func.HttpRequest) -> func.HttpResponse:
         given = door(req)
         study = uids_of(req)[0]
-        custody_record.viewing(storage.current(), settings.current(), study, sender_of(req))
+        viewer = access.actor_of(req, access.identity_of(req))
+        custody_record.viewing(storage.current(), settings.current(), study, viewer)
         return given
 
     return logging

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import azure.functions as func
 
 from slicewatch import settings, storage
+from slicewatch.identity import Role
 from slicewatch.limits import Limits
 from slicewatch.media_types import DICOM_JSON, JSON
+from triggers import access
 from triggers.dicomweb import accepted_by, answer, query_of, service_url, uids_of, warning
 from triggers.responses import Problem
 
@@ -24,6 +26,7 @@ def search(request: func.HttpRequest, level: Level) -> func.HttpResponse:
     """Answer with the matches; see `answer_search`. 400 also for no UIDs in the URL."""
     from slicewatch import qido
 
+    access.require(request, Role.READER)
     scope = uids_of(request)
     store, limits = storage.current(), Limits.of(settings.current())
 

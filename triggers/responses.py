@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import ipaddress
 import json
 import logging
 from collections.abc import Callable
@@ -19,7 +17,6 @@ from slicewatch.uids import is_uid
 _log = logging.getLogger(__name__)
 
 _RETRY_AFTER_S = 10
-_MAX_PRINCIPAL = 256
 _ENGINE_IS_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
@@ -91,16 +88,6 @@ def answers_problems[**P](
     return answering
 
 
-def is_plain_text(text: str) -> bool:
-    """Whether a text can be stored and shown: no lone surrogates, no control characters but line
-    ends and tabs.
-    """
-    return not any(
-        (ord(one) < 32 and one not in "\n\r\t") or one == "\x7f" or "\ud800" <= one <= "\udfff"
-        for one in text
-    )
-
-
 def study_of(request: func.HttpRequest) -> str:
     """The StudyInstanceUID in the request's route. Raises `Problem` (400) for what is no UID."""
     study = request.route_params.get("study") or ""
@@ -112,22 +99,6 @@ def study_of(request: func.HttpRequest) -> str:
             "use the StudyInstanceUID of the study",
         )
     return study
-
-
-def sender_of(request: func.HttpRequest) -> dict[str, str]:
-    """Who sent the request, as far as the front end tells: the signed-in ``principal`` and the
-    network ``address``. Without the port: a request that is repeated comes from another one.
-    """
-    told = {}
-    if principal := request.headers.get("X-MS-CLIENT-PRINCIPAL-NAME", "").strip():
-        told["principal"] = principal[:_MAX_PRINCIPAL]
-    # The front end appends the address that it sees; what stands before it is the sender's word.
-    last = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
-    host = last.partition("]")[0].lstrip("[") if last.startswith("[") else last
-    host = host.partition(":")[0] if host.count(":") == 1 else host
-    with contextlib.suppress(ValueError):
-        told["address"] = str(ipaddress.ip_address(host))
-    return told
 
 
 def unknown_study() -> Problem:

@@ -9,11 +9,13 @@ import azure.functions as func
 
 from slicewatch import arrival, multipart, settings, storage, stow
 from slicewatch.arrival import Offered
+from slicewatch.identity import Role
 from slicewatch.limits import Rejected
 from slicewatch.multipart import BadMultipart, Part, TooManyParts
 from slicewatch.records import Reason
+from triggers import access
 from triggers.admission import admit
-from triggers.responses import Problem, answers_problems, as_json, body_of, sender_of, study_of
+from triggers.responses import Problem, answers_problems, as_json, body_of, study_of
 
 bp = df.Blueprint()
 
@@ -31,6 +33,7 @@ def stow_store(req: func.HttpRequest, client: df.SyncDurableFunctionsClient) -> 
     200: all stored; 202: some, or with warnings; 409: none; 400: the body is empty or no
     multipart message; 413: too large; 415: another media type; 503: storage is away.
     """
+    identity = access.require(req, Role.UPLOADER)
     config, store = settings.current(), storage.current()
     study = study_of(req) if req.route_params.get("study") else None
     body = body_of(req, config.max_request_bytes)
@@ -60,7 +63,7 @@ def stow_store(req: func.HttpRequest, client: df.SyncDurableFunctionsClient) -> 
         _offered(parts),
         source=_SOURCE,
         study=study,
-        sender=sender_of(req),
+        sender=access.actor_of(req, identity),
     )
     module = stow.response(receipts, _service_url(req.url))
     return as_json(module, stow.status_code(receipts), media_type=stow.MEDIA_TYPE)

@@ -10,11 +10,13 @@ import azure.functions as func
 
 from slicewatch import archive, arrival, multipart, settings, storage
 from slicewatch.arrival import Receipt
+from slicewatch.identity import Role
 from slicewatch.limits import Rejected
 from slicewatch.multipart import BadMultipart, TooManyParts
 from slicewatch.records import Reason
+from triggers import access
 from triggers.admission import admit_archive
-from triggers.responses import Problem, answers_problems, as_json, body_of, sender_of
+from triggers.responses import Problem, answers_problems, as_json, body_of
 
 bp = df.Blueprint()
 
@@ -38,11 +40,13 @@ def studies_upload(
     media type; 503: storage is away. An entry is told by its number in the archive's directory,
     folders not counted.
     """
+    identity = access.require(req, Role.UPLOADER)
     config, store = settings.current(), storage.current()
+    sender = access.actor_of(req, identity)
     body = body_of(req, config.max_request_bytes)
     data = _zip_file(req.headers.get("Content-Type", ""), body, store)
     try:
-        receipts = admit_archive(client, store, config, data, source=_SOURCE, sender=sender_of(req))
+        receipts = admit_archive(client, store, config, data, source=_SOURCE, sender=sender)
     except archive.ArchiveTooLarge as error:
         raise Problem(
             413,

@@ -11,14 +11,13 @@ from durabletask.internal.orchestrator_service_pb2 import OrchestrationIdReusePo
 
 from slicewatch import settings, storage
 from slicewatch.evidence_messages import EvidenceRequest
+from slicewatch.identity import Role
 from slicewatch.messages import Retry
+from triggers import access
 from triggers.admission import ENDED, is_known
 from triggers.responses import answers_problems, study_of, unknown_study
-from triggers.worklist_items import body_object, reader_of
 
 bp = df.Blueprint()
-
-NOT_STATED = "not stated"
 
 
 @bp.route("studies/{study}/evidence", methods=["POST"])
@@ -29,19 +28,19 @@ def study_evidence(
 ) -> func.HttpResponse:
     """Start ``export_evidence``, or find the one that runs.
 
-    Body: none, or ``{"reader": "…"}``: who asks, for the custody log. 202: the durable status
-    URLs; the output of the orchestration names the bundle in the container ``custody``. 400: a
-    malformed UID or body; 404: nothing of the study was received.
+    202: the durable status URLs; the output of the orchestration names the bundle in the container
+    ``custody``, and the custody log who asked for it. 400: a malformed UID; 404: nothing of the
+    study was received.
     """
+    identity = access.require(req, Role.ADMINISTRATOR)
     study = study_of(req)
-    requester = reader_of(body_object(req)) if req.get_body().strip() else NOT_STATED
     if not is_known(storage.current(), study):
         raise unknown_study()
     instance = f"evidence-{hashlib.sha256(study.encode()).hexdigest()[:32]}"
     config = settings.current()
     request = EvidenceRequest(
         study=study,
-        requester=requester,
+        requester=identity.user,
         max_in_flight=config.max_in_flight,
         retry=Retry(config.retry_attempts, config.retry_first_s),
     )

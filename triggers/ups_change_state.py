@@ -6,7 +6,7 @@ import azure.durable_functions as df
 import azure.functions as func
 
 from slicewatch import settings, storage
-from triggers.workitems import answers_ups, done, payload_of, transaction_of, uid_of
+from triggers.workitems import answers_ups, done, payload_of, reviewed_uid, transaction_of
 from triggers.worklist_decision import tell_decided
 
 bp = df.Blueprint()
@@ -25,10 +25,13 @@ def ups_change_state(
     """
     from slicewatch import ups, workitems
 
-    uid, payload = uid_of(req), payload_of(req)
+    identity, uid = reviewed_uid(req)
+    payload = payload_of(req)
     state = str(workitems.first(payload.get(workitems.STATE, {})))
     transaction = transaction_of(req, payload)
-    item, said = ups.change_state(storage.current(), settings.current(), uid, state, transaction)
+    item, said = ups.change_state(
+        storage.current(), settings.current(), uid, state, transaction, identity
+    )
     if item.state == "decided":
         tell_decided(client, item)
     return done(req, said)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import azure.durable_functions as df
 import azure.functions as func
 
+from slicewatch.identity import Role
+from triggers import access
 from triggers.responses import Problem
 from triggers.workitems import answers_ups
 
@@ -18,6 +20,7 @@ def ups_create(req: func.HttpRequest) -> func.HttpResponse:
 
     403 in every case.
     """
+    access.require(req, Role.READER)
     raise Problem(
         403,
         "not-created-here",

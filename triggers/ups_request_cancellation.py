@@ -6,7 +6,9 @@ import azure.durable_functions as df
 import azure.functions as func
 
 from slicewatch import storage
-from triggers.workitems import answers_ups, done, uid_of
+from slicewatch.identity import Role
+from triggers import access
+from triggers.workitems import answers_ups, done, seen_uid
 
 bp = df.Blueprint()
 
@@ -20,5 +22,6 @@ def ups_request_cancellation(req: func.HttpRequest) -> func.HttpResponse:
     """
     from slicewatch import ups
 
-    said = ups.request_cancellation(storage.current(), uid_of(req))
+    uid = seen_uid(req, access.require(req, Role.READER))
+    said = ups.request_cancellation(storage.current(), uid)
     return done(req, said, 202)

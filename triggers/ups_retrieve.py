@@ -6,9 +6,11 @@ import azure.durable_functions as df
 import azure.functions as func
 
 from slicewatch import storage
+from slicewatch.identity import Role
 from slicewatch.media_types import DICOM_JSON, JSON
+from triggers import access
 from triggers.dicomweb import accepted_by, answer, service_url
-from triggers.workitems import answers_ups, uid_of
+from triggers.workitems import answers_ups, seen_uid
 
 bp = df.Blueprint()
 
@@ -22,8 +24,9 @@ def ups_retrieve(req: func.HttpRequest) -> func.HttpResponse:
     """
     from slicewatch import dicom_json, ups, workitems
 
+    uid = seen_uid(req, access.require(req, Role.READER))
     chosen = accepted_by(req).choose((DICOM_JSON, JSON))
     store = storage.current()
-    item = ups.get(store, uid_of(req))
+    item = ups.get(store, uid)
     found = workitems.workitem(item, service_url(req), ups.told_of(store, item))
     return answer(dicom_json.dumps([found]), chosen)

@@ -8,6 +8,9 @@ import azure.durable_functions as df
 import azure.functions as func
 
 from slicewatch import storage
+from slicewatch.identity import Role
+from slicewatch.records import Lane
+from triggers import access
 from triggers.qido import answer_search
 from triggers.workitems import answers_ups
 
@@ -20,5 +23,7 @@ def ups_search(req: func.HttpRequest) -> func.HttpResponse:
     """Search for workitems, the most urgent first; see `triggers.qido.answer_search`."""
     from slicewatch import ups, workitems
 
-    store = storage.current()
-    return answer_search(req, workitems.KEYS, partial(ups.search, store))
+    identity = access.require(req, Role.READER)
+    lanes = tuple(Lane) if identity.sees_forensic else (Lane.CLINICAL,)
+    find = partial(ups.search, storage.current(), lanes)
+    return answer_search(req, workitems.KEYS, find)

@@ -6,7 +6,7 @@ import azure.durable_functions as df
 import azure.functions as func
 
 from slicewatch import storage
-from triggers.workitems import answers_ups, done, payload_of, transaction_of, uid_of
+from triggers.workitems import answers_ups, done, payload_of, reviewed_uid, transaction_of
 
 bp = df.Blueprint()
 
@@ -21,6 +21,8 @@ def ups_update(req: func.HttpRequest) -> func.HttpResponse:
     """
     from slicewatch import ups
 
-    uid, payload = uid_of(req), payload_of(req)
-    whole = ups.update(storage.current(), uid, transaction_of(req, payload), payload)
+    identity, uid = reviewed_uid(req)
+    payload = payload_of(req)
+    transaction = transaction_of(req, payload)
+    whole = ups.update(storage.current(), uid, transaction, identity.user, payload)
     return done(req, "" if whole else "Requested optional Attributes are not supported.")

@@ -6,7 +6,9 @@ import azure.durable_functions as df
 import azure.functions as func
 
 from slicewatch import holdings, settings, storage
+from slicewatch.identity import Role
 from slicewatch.limits import Limits
+from triggers import access
 from triggers.dicomweb import accepted_by, answer, answers_dicomweb, logs_viewing, uids_of
 
 bp = df.Blueprint()
@@ -25,6 +27,7 @@ def wado_bulkdata(req: func.HttpRequest) -> func.HttpResponse:
     """
     from slicewatch import wado
 
+    access.require(req, Role.READER)
     accepted, store, config = accepted_by(req), storage.current(), settings.current()
     (held,) = holdings.held(store, *uids_of(req))
     data, path = holdings.read(store, held), req.route_params.get("path") or ""

@@ -6,8 +6,10 @@ import azure.durable_functions as df
 import azure.functions as func
 
 from slicewatch import holdings, settings, storage
+from slicewatch.identity import Role
 from slicewatch.limits import Limits
 from slicewatch.media_types import JPEG, PNG
+from triggers import access
 from triggers.dicomweb import accepted_by, answer, answers_dicomweb, logs_viewing, query_of, uids_of
 
 bp = df.Blueprint()
@@ -27,6 +29,7 @@ def wado_frames_rendered(req: func.HttpRequest) -> func.HttpResponse:
     """
     from slicewatch import dicom, rendering, wado
 
+    access.require(req, Role.READER)
     chosen = accepted_by(req).choose((JPEG, PNG))
     asked = dict(query_of(req))
     wanted = rendering.parse(*(asked.get(key, "") for key in ("window", "viewport", "quality")))

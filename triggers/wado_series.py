@@ -6,6 +6,8 @@ import azure.durable_functions as df
 import azure.functions as func
 
 from slicewatch import holdings, settings, storage
+from slicewatch.identity import Role
+from triggers import access
 from triggers.dicomweb import accepted_by, answer, answers_dicomweb, logs_viewing, uids_of
 
 bp = df.Blueprint()
@@ -22,6 +24,7 @@ def wado_series(req: func.HttpRequest) -> func.HttpResponse:
     """
     from slicewatch import wado
 
+    access.require(req, Role.READER)
     accepted, store = accepted_by(req), storage.current()
     held = holdings.held(store, *uids_of(req))
     body, content_type, partial = wado.instances(

@@ -6,14 +6,24 @@ import azure.durable_functions as df
 import azure.functions as func
 
 from slicewatch import holdings, settings, storage
+from slicewatch.identity import Role
 from slicewatch.media_types import DICOM_JSON, JSON
-from triggers.dicomweb import accepted_by, answer, answers_dicomweb, service_url, uids_of
+from triggers import access
+from triggers.dicomweb import (
+    accepted_by,
+    answer,
+    answers_dicomweb,
+    logs_viewing,
+    service_url,
+    uids_of,
+)
 
 bp = df.Blueprint()
 
 
 @bp.route("dicomweb/studies/{study}/series/{series}/metadata", methods=["GET"])
 @answers_dicomweb
+@logs_viewing
 def wado_series_metadata(req: func.HttpRequest) -> func.HttpResponse:
     """Send the attributes as DICOM JSON, with bulk data named by URI.
 
@@ -21,6 +31,7 @@ def wado_series_metadata(req: func.HttpRequest) -> func.HttpResponse:
     """
     from slicewatch import wado
 
+    access.require(req, Role.READER)
     chosen = accepted_by(req).choose((DICOM_JSON, JSON))
     store = storage.current()
     held = holdings.held(store, *uids_of(req))

@@ -9,8 +9,11 @@ from typing import Any
 import azure.functions as func
 
 from slicewatch import multipart
+from slicewatch.identity import Identity, Role
 from slicewatch.media_types import DICOM_JSON, JSON
+from slicewatch.records import Lane
 from slicewatch.uids import is_uid
+from triggers import access
 from triggers.dicomweb import answers_dicomweb, query_of, service_url, warning
 from triggers.responses import Problem
 
@@ -29,6 +32,28 @@ def uid_of(request: func.HttpRequest) -> str:
             "use the SOP Instance UID of the workitem",
         )
     return uid
+
+
+def seen_uid(request: func.HttpRequest, identity: Identity) -> str:
+    """`uid_of` of a workitem that this identity sees. Raises `Problem` (400), `NoSuchWorkitem`."""
+    from slicewatch.workitems import NoSuchWorkitem, lane_of
+
+    uid = uid_of(request)
+    if lane_of(uid) is Lane.FORENSIC and not identity.sees_forensic:
+        raise NoSuchWorkitem(uid)
+    return uid
+
+
+def reviewed_uid(request: func.HttpRequest) -> tuple[Identity, str]:
+    """Who reviews the workitem of the route, with the role of its lane, and its UID.
+
+    Raises `Problem`: 503, 401, 403, 400; `NoSuchWorkitem`.
+    """
+    from slicewatch.workitems import lane_of
+
+    identity = access.require(request, *access.REVIEWERS.values(), Role.ADMINISTRATOR)
+    uid = seen_uid(request, identity)
+    return access.require(request, access.REVIEWERS[lane_of(uid)]), uid
 
 
 def payload_of(request: func.HttpRequest) -> dict[str, Any]:

@@ -11,14 +11,9 @@ import grpc
 
 from slicewatch import custody_record, inventory, settings, storage
 from slicewatch import worklist as items
-from triggers.responses import Problem, answers_problems, as_json, is_plain_text
-from triggers.worklist_items import (
-    as_body,
-    body_object,
-    changed,
-    item_of,
-    reader_of,
-)
+from slicewatch.plain_text import is_plain_text
+from triggers.responses import Problem, answers_problems, as_json
+from triggers.worklist_doors import as_body, body_object, changed, reviewed_item
 
 bp = df.Blueprint()
 _log = logging.getLogger(__name__)
@@ -41,13 +36,13 @@ def worklist_decision(
     malformed body or an unknown finding; 404: no such item; 409: it is not claimed by this reader,
     superseded, or decided otherwise, with the item as it stands.
     """
-    body = body_object(req)
-    reader = reader_of(body)
+    identity, item_id = reviewed_item(req)
+    body = body_object(req, identity)
     decision = _decision(body)
     store = storage.current()
-    item = changed(lambda: items.get(store, item_of(req)))
+    item = changed(lambda: items.get(store, item_id))
     _check_findings(store, item, decision["findings"])
-    config = settings.current()
+    config, reader = settings.current(), items.Reader(identity.user, identity.name)
     item = changed(lambda: custody_record.decide(store, config, item.id, reader, decision))
     tell_decided(client, item)
     return as_json(as_body(item))

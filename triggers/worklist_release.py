@@ -7,7 +7,7 @@ import azure.functions as func
 
 from slicewatch import custody_record
 from triggers.responses import answers_problems
-from triggers.worklist_items import answer_change
+from triggers.worklist_doors import answer_change
 
 bp = df.Blueprint()
 
@@ -17,7 +17,7 @@ bp = df.Blueprint()
 def worklist_release(req: func.HttpRequest) -> func.HttpResponse:
     """Give one's claimed item back.
 
-    Body: ``{"reader": "…"}``. 200: the item; 400: no reader; 404: no such item; 409: its state
-    does not allow it, with the item as it stands.
+    200: the item; 403: not the lane's reviewer; 404: no such item; 409: its state does not allow
+    it, with the item as it stands.
     """
     return answer_change(req, custody_record.release)

@@ -30,6 +30,7 @@ from slicewatch.storage import Storage
 from tests import studies
 from tests.azurite import Azurite
 from tests.doors import body_of, function_of, request
+from tests.identities import DEVELOPER
 
 ORCHESTRATOR: Callable[..., Any] = (
     prepare_dataset.prepare_dataset.build().get_user_function().orchestrator_function
@@ -120,7 +121,10 @@ class Inbox:
 def configured(azurite: Azurite, **environ: str) -> Settings:
     waits = {"SLICEWATCH_TRAINING_QUIET_SECONDS": "0.3", "SLICEWATCH_RETRY_FIRST_SECONDS": "0.01"}
     small = {"SLICEWATCH_BATCH_SIZE": "5", "SLICEWATCH_MAX_IN_FLIGHT": "3"}
-    connection = {"AzureWebJobsStorage": azurite.connection_string}
+    connection = {
+        "AzureWebJobsStorage": azurite.connection_string,
+        "SLICEWATCH_DEVELOPMENT_IDENTITY": DEVELOPER,
+    }
     return app_settings.load(connection | waits | small | environ)
 
 

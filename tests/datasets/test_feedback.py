@@ -10,7 +10,7 @@ from slicewatch import feedback, inventory, worklist
 from slicewatch import settings as app_settings
 from slicewatch.records import Coverage, Finding, FindingSlice, Lane, LaneFlag, Review, StudyStatus
 from slicewatch.storage import INCOMING, Storage
-from slicewatch.worklist import Item
+from slicewatch.worklist import Item, Reader
 from tests import studies
 from tests.azurite import Azurite
 from tests.datasets.inbox import (
@@ -22,6 +22,9 @@ from tests.datasets.inbox import (
 from tests.tiny_model import LABEL
 
 # --- the review queue ---------------------------------------------------------------------------
+
+
+READER = Reader("reader", "reader")
 
 
 def reviewed_study(
@@ -87,9 +90,9 @@ def decide(storage: Storage, review: Review, verdict: str, **findings: str) -> I
         ),
     )
     worklist.add(storage, item)
-    worklist.claim(storage, item.id, "reader")
+    worklist.claim(storage, item.id, READER)
     decision = {"verdict": verdict, "findings": findings, "comment": ""}
-    return worklist.decide(storage, item.id, "reader", decision)
+    return worklist.decide(storage, item.id, READER, decision)
 
 
 @pytest.fixture
