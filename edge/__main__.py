@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edge.agent import Agent, AgentFailed, open_journal, spool_in
 from edge.config import Config, load
+from edge.database import DatabaseDamaged, DatabaseUnavailable
 from edge.entries import State
 from edge.pseudonyms import KeyTooShort, Pseudonyms
 from edge.toml_table import ConfigError
@@ -65,6 +66,13 @@ def _run(config: Config, log_level: str) -> int:
             return 2
         try:
             agent = Agent(config)
+        except DatabaseUnavailable as unavailable:
+            # Another start may find room.
+            print(f"edge: {unavailable}", file=sys.stderr)
+            return 1
+        except DatabaseDamaged as damaged:
+            print(f"edge: {damaged}; restore it from its backup", file=sys.stderr)
+            return 2
         except (OSError, ModelError, KeyTooShort) as error:
             print(f"edge: {error}", file=sys.stderr)
             return 2

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edge.config import Config
+from edge.database import DatabaseDamaged, DatabaseUnavailable
 from edge.deidentify import Deidentifier, deidentified
 from edge.entries import Entry, State, utc_now
 from edge.folder_watch import FolderWatch
 from edge.intake import Intake, rebuild
-from edge.journal import Journal, JournalDamaged
+from edge.journal import Journal
 from edge.look_first import LookingFirst
 from edge.look_summary import summary_writer
 from edge.pseudonyms import Pseudonyms
@@ -42,6 +43,8 @@ class Agent:
     """All parts of one configuration. `start` begins to serve; `run` stays until `stop`.
 
     Raises:
+        DatabaseUnavailable: the disk is full, or cannot be written.
+        DatabaseDamaged: the table of pseudonyms cannot be read.
         OSError: an address is taken, or the spool cannot be made.
         ModelError: look-first has no usable models.
         KeyTooShort: the key of de-identification could be guessed.
@@ -121,16 +124,22 @@ class Agent:
         """Do what is due from time to time, until `stop`. Raises `AgentFailed`."""
         cleaned = float("-inf")
         while not self._stop.wait(_TICK_S):
-            if self._watch.close_due():
-                self._uploader.wake()
-            night = self._config.night.contains(datetime.datetime.now().time())
-            if night and self._journal.release_night():
-                self._uploader.wake()
-            if time.monotonic() - cleaned > _HOUSEKEEPING_S:
-                cleaned = time.monotonic()
-                self._clean()
+            try:
+                self._tick()
+                if time.monotonic() - cleaned > _HOUSEKEEPING_S:
+                    cleaned = time.monotonic()
+                    self._clean()
+            except DatabaseUnavailable as unavailable:
+                raise AgentFailed(str(unavailable)) from unavailable
             if fault := self.healthy():
                 raise AgentFailed(fault)
+
+    def _tick(self) -> None:
+        if self._watch.close_due():
+            self._uploader.wake()
+        night = self._config.night.contains(datetime.datetime.now().time())
+        if night and self._journal.release_night():
+            self._uploader.wake()
 
     def _arrived(self, entries: Sequence[Entry]) -> None:
         """In the journal now: the door's own touch may have come before that."""
@@ -162,7 +171,7 @@ class Agent:
         if not self._uploader.alive():
             return "an upload thread has ended"
         if not self._intake.noting.alive():
-            return "the journal cannot be written"
+            return "the thread that notes arrivals has ended"
         if self._looking is not None and not self._looking.alive():
             return "the look-first thread has ended"
         if not all(folder.alive() for folder in self._folders):
@@ -201,7 +210,7 @@ def open_journal(spool: Spool) -> Journal:
     """The spool's journal; a damaged one is set aside and begun anew."""
     try:
         return Journal(spool.journal_file)
-    except JournalDamaged as damaged:
+    except DatabaseDamaged as damaged:
         _log.error("%s; it is set aside and rebuilt from the spool", damaged)
         spool.set_journal_aside(str(damaged))
         journal = Journal(spool.journal_file)

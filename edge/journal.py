@@ -1,24 +1,16 @@
 """What the agent knows of each object and study: a SQLite journal beside the spool.
 
-Every change is one transaction that is on the disk before it counts (WAL with
-``synchronous=FULL``).
+Every change is one transaction that is on the disk before it counts.
 """
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from edge.database import Database
 from edge.entries import PENDING, Entry, Look, State, StudyRow, utc_now
-
-
-class JournalDamaged(Exception):
-    """The journal cannot be read; the spool's files can rebuild it."""
-
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS objects (
@@ -58,47 +50,18 @@ class Journal:
     """Opens or makes the journal; safe under threads. `file` is readable for its owner only.
 
     Raises:
-        JournalDamaged: it is there and cannot be used.
+        DatabaseDamaged: it is there and cannot be used; the spool's files can rebuild it.
+        DatabaseUnavailable: it cannot be read or written now; that goes for every change, too.
     """
 
     def __init__(self, file: Path) -> None:
-        self._lock = threading.RLock()
-        self._reading = threading.Lock()
-        file.touch(mode=0o600, exist_ok=True)
-        try:
-            self._db = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA busy_timeout=10000")
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            with contextlib.closing(self._db.execute("PRAGMA quick_check(1)")) as check:
-                found = check.fetchone()
-            if found is None or found[0] != "ok":
-                raise JournalDamaged("its check failed")
-            self._db.executescript(_SCHEMA)
-            self._db.execute(f"SELECT {_ENTRY}, changed, in_doubt FROM objects LIMIT 0")
-            # Readers do not wait for a transaction that waits for the disk.
-            self._reader = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
-            self._reader.execute("PRAGMA query_only=1")
-        except (sqlite3.DatabaseError, JournalDamaged) as error:
-            with contextlib.suppress(AttributeError, sqlite3.Error):
-                self._db.close()
-            raise JournalDamaged(f"the journal is damaged: {type(error).__name__}") from error
+        probe = f"SELECT {_ENTRY}, changed, in_doubt FROM objects LIMIT 0"
+        self._database = Database(file, _SCHEMA, probe)
+        self._transaction = self._database.transaction
+        self._rows = self._database.rows
 
     def close(self) -> None:
-        with self._lock, self._reading:
-            self._reader.close()
-            self._db.close()
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
+        self._database.close()
 
     # --- arriving -------------------------------------------------------------------------------
 
@@ -350,10 +313,6 @@ class Journal:
         """How often objects were offered again because the agent ended during their request."""
         count: int = self._rows("SELECT ifnull(sum(in_doubt), 0) FROM objects")[0][0]
         return count
-
-    def _rows(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
-        with self._reading:
-            return self._reader.execute(sql, parameters).fetchall()
 
 
 def _add(db: sqlite3.Connection, entry: Entry, urgent: bool, rebuilt: bool) -> bool:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+from edge.database import DatabaseUnavailable
 from edge.entries import Entry
 from edge.journal import Journal
 
@@ -20,6 +21,8 @@ _log = logging.getLogger(__name__)
 
 _GATHER_S = 0.05
 """A transaction waits for the disk, which objects that arrive wait for too."""
+
+_RETRY_S = 1.0
 
 type _Item = tuple[Entry, bool] | threading.Event | None
 
@@ -67,13 +70,21 @@ class Noting:
                 items.append(self._queue.get())
             pairs = [item for item in items if isinstance(item, tuple)]
             if pairs:
-                try:
-                    self._journal.add_all(pairs)
-                except Exception:
-                    _log.exception("the journal cannot be written; the agent has to start again")
-                    raise
+                self._note(pairs, last=None in items)
                 self._noted([entry for entry, _ in pairs])
             for item in items:
                 if isinstance(item, threading.Event):
                     item.set()
             ended = None in items
+
+    def _note(self, pairs: Sequence[tuple[Entry, bool]], *, last: bool) -> None:
+        """Try until the journal takes them; at the `last`, the next start finds them."""
+        while True:
+            try:
+                self._journal.add_all(pairs)
+                return
+            except DatabaseUnavailable as unavailable:
+                _log.error("%s; what was received is safe and is noted later", unavailable)
+                if last:
+                    return
+                time.sleep(_RETRY_S)

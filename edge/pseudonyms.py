@@ -7,13 +7,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import sqlite3
 import threading
 import uuid
 from pathlib import Path
 
+from edge.database import Database
+
 _MIN_KEY_BYTES = 32
 _MAX_SHIFT_DAYS = 3650
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS pseudonyms (kind TEXT NOT NULL, outside TEXT NOT NULL,"
+    " inside TEXT NOT NULL, PRIMARY KEY (kind, outside)) STRICT, WITHOUT ROWID"
+)
 
 
 class KeyTooShort(Exception):
@@ -28,6 +33,7 @@ class Pseudonyms:
 
     Raises:
         KeyTooShort: fewer than 32 bytes.
+        DatabaseDamaged: the table cannot be used; it is never begun anew by itself.
     """
 
     def __init__(self, key: bytes, table: Path) -> None:
@@ -38,19 +44,11 @@ class Pseudonyms:
             )
         self._key = key
         self._lock = threading.Lock()
-        table.touch(mode=0o600, exist_ok=True)
-        self._db = sqlite3.connect(table, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=FULL")
-        self._db.execute(
-            "CREATE TABLE IF NOT EXISTS pseudonyms (kind TEXT NOT NULL, outside TEXT NOT NULL,"
-            " inside TEXT NOT NULL, PRIMARY KEY (kind, outside)) STRICT, WITHOUT ROWID"
-        )
+        self._database = Database(table, _SCHEMA, "SELECT kind, outside, inside FROM pseudonyms")
         self._noted: dict[tuple[str, str], str] = {}
 
     def close(self) -> None:
-        with self._lock:
-            self._db.close()
+        self._database.close()
 
     def uid(self, inside: str) -> str:
         """The UID that replaces one: under 2.25 (PS3.5 annex B.2)."""
@@ -77,20 +75,22 @@ class Pseudonyms:
         """
         with self._lock:
             noted, self._noted = self._noted, {}
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany(
-                "INSERT OR IGNORE INTO pseudonyms VALUES (?, ?, ?)",
-                [(kind, outside, inside) for (kind, outside), inside in noted.items()],
-            )
-            self._db.execute("COMMIT")
+            try:
+                with self._database.transaction() as db:
+                    db.executemany(
+                        "INSERT OR IGNORE INTO pseudonyms VALUES (?, ?, ?)",
+                        [(kind, outside, inside) for (kind, outside), inside in noted.items()],
+                    )
+            except OSError:
+                self._noted = noted | self._noted
+                raise
 
     def inside(self, kind: str, outside: str) -> str | None:
         """What a pseudonym stands for; `kind` is ``uid`` or ``patient``."""
-        with self._lock:
-            row = self._db.execute(
-                "SELECT inside FROM pseudonyms WHERE kind = ? AND outside = ?", (kind, outside)
-            ).fetchone()
-        return row[0] if row else None
+        rows = self._database.rows(
+            "SELECT inside FROM pseudonyms WHERE kind = ? AND outside = ?", kind, outside
+        )
+        return rows[0][0] if rows else None
 
     def _digest(self, kind: str, text: str) -> bytes:
         return hmac.digest(self._key, f"{kind}\0{text}".encode(), hashlib.sha256)

@@ -133,11 +133,8 @@ class Uploader:
                 elif not self._step(client):
                     with self._work:
                         self._work.wait(_IDLE_S)
-        except Exception:
-            # Anything unforeseen here is a defect: end loudly, the supervisor starts anew.
-            _log.exception("the upload ended; the agent has to be started again")
-            raise
         finally:
+            # What is unforeseen ends the thread with its traceback, and so the agent (`alive`).
             client.close()
 
     def alive(self) -> bool:

@@ -269,9 +269,10 @@ def test_an_object_is_flushed_to_the_disk_before_it_is_acknowledged(
 
     monkeypatch.setattr(os, "fsync", fsync)
     add(intake, spool, 75)
-    assert flushed == ["file", "folder"]
+    assert sorted(flushed) == ["file", "folder"]
     pragmas = [
-        journal._db.execute(f"PRAGMA {p}").fetchone()[0] for p in ("synchronous", "journal_mode")
+        journal._database._db.execute(f"PRAGMA {p}").fetchone()[0]
+        for p in ("synchronous", "journal_mode")
     ]
     assert pragmas == [2, "wal"], "FULL: a commit is on the disk"
 

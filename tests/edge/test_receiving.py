@@ -168,7 +168,7 @@ def test_hostile_pdus_end_their_connection_and_nothing_else(
 
 
 def test_an_oversized_pdu_inside_an_association_is_aborted(agent: RunningAgent) -> None:
-    with _associated(agent) as peer:
+    with associated(agent) as peer:
         peer.sendall(struct.pack(">BBL", 4, 0, 0x40000000))
         assert peer.recv(1) == b"\x07", "A-ABORT"
 
@@ -186,7 +186,7 @@ def test_a_transfer_that_breaks_off_leaves_nothing_behind(
     message = C_STORE_RQ()
     message.primitive_to_message(request)
     command = message.encode_msg(1, 16384)
-    with _associated(agent) as peer:
+    with associated(agent) as peer:
         for pdata in command:
             for context, value in pdata.presentation_data_value_list:
                 with_data = value[1:].replace(b"\x01\x01", b"\x00\x00")  # (0000,0800)
@@ -308,7 +308,7 @@ def _send_data(peer: socket.socket, context: int, value: bytes) -> None:
     peer.sendall(struct.pack(">BBL", 4, 0, len(item)) + item)
 
 
-def _associated(agent: RunningAgent) -> socket.socket:
+def associated(agent: RunningAgent) -> socket.socket:
     """A bare connection with an association for CT images, context 1."""
     from pynetdicom.pdu import A_ASSOCIATE_RQ
     from pynetdicom.pdu_primitives import (
