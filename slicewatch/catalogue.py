@@ -126,7 +126,7 @@ class Cataloguer:
         key = header.study_instance_uid, header.series_instance_uid
         with self._lock:
             if key not in self._entered:
-                _enter(self._storage, *key, data)
+                enter(self._storage, *key, data)
                 self._entered.add(key)
 
 
@@ -223,12 +223,24 @@ def rebuild(storage: Storage) -> int:
         study, uid, _ = blob.name.split("/")
         if (study, uid) not in known:
             known.add((study, uid))
-            _enter(storage, study, uid, storage.read(INCOMING, blob.name))
+            enter(storage, study, uid, storage.read(INCOMING, blob.name))
             added += 1
+    for study in {study for study, _ in known}:
+        for one in holdings.results(storage, study):
+            if (study, one.series) not in known:
+                known.add((study, one.series))
+                enter(storage, study, one.series, holdings.read(storage, one))
+                added += 1
     return added
 
 
-def _enter(storage: Storage, study: str, uid: str, data: bytes) -> None:
+def enter(storage: Storage, study: str, uid: str, data: bytes) -> None:
+    """Enter a study and a series with the attributes of an object, where they are not entered; and
+    that something of the study comes now. Raises `StorageUnavailable`.
+
+    Args:
+        uid: of the series.
+    """
     from slicewatch import dicom_json
 
     dataset = dicom_json.read(data)

@@ -188,3 +188,14 @@ def exported(bundle: str, requester: str, files: Mapping[str, str]) -> list[Happ
     data = {"bundle": bundle, "files": len(files), "content_sha256": content}
     key = f"exported:{bundle}:{content}"
     return [Happening(Event.EXPORTED, key, {"requester": requester}, data)]
+
+
+def sent(destination: str, files: Mapping[str, str]) -> list[Happening]:
+    """``exported``: results (name in ``reviews`` without the study → SHA-256) that a PACS took.
+
+    Args:
+        destination: the PACS's host.
+    """
+    key = f"sent:{destination}:{custody_chain.digest(dict(files))}"
+    data = {"destination": destination, "results": dict(files)}
+    return [Happening(Event.EXPORTED, key, {"activity": "send_report"}, data)]

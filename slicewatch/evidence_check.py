@@ -294,7 +294,7 @@ class _Check:
                         said.screened.append((number, name))
             case "decided":
                 said.decisions.append((number, data["item"], data["decision_sha256"]))
-            case "exported":
+            case "exported" if "bundle" in data:
                 said.exports.append((number, data["bundle"], data["content_sha256"]))
 
     def _tail(self, count: int, manifest: dict[str, Any], points: list[dict[str, Any]]) -> None:

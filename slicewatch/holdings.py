@@ -1,4 +1,7 @@
-"""What the archive holds of a study, a series or an instance: a listing of ``incoming``.
+"""What the archive holds of a study, a series or an instance: originals, and results beside them.
+
+Originals are a listing of ``incoming``; results (reports, presentation states) lie with the reviews
+that they are of, in series of their own, and are held like any other object.
 
 Of two objects with one SOP instance UID (`slicewatch.arrival` keeps both) the one that came first
 is the instance; the other is for the integrity checks, since an answer cannot hold both.
@@ -12,7 +15,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from slicewatch.storage import INCOMING, BlobMissing, Storage
+from slicewatch.reporting import stored, uids
+from slicewatch.storage import INCOMING, REVIEWS, BlobMissing, Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,27 +31,44 @@ class NotHeld(KeyError):
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """One object: its UIDs, the size of its file, and what was noted of it at its arrival."""
+    """One object: its UIDs, the size of its file, and what was noted of it at its arrival.
+
+    `result` is the name in ``reviews`` of what was made here; empty for an original.
+    """
 
     study: str
     series: str
     instance: str
     size: int
     metadata: Mapping[str, str]
+    result: str = ""
 
     @property
     def blob(self) -> str:
-        """Its name in ``incoming``."""
+        """An original's name in ``incoming``."""
         return f"{self.study}/{self.series}/{self.instance}.dcm"
 
 
 def listing(
     storage: Storage, study: str, series: str | None = None, instance: str | None = None
 ) -> Iterator[Held]:
-    """The objects of a study, of one series, or one instance, by series and instance UID.
+    """The objects of a study, of one series, or one instance: originals by series and instance UID,
+    then results.
 
     The UIDs have been checked: they become a path.
     """
+    if series is None or not uids.is_ours(study, series):
+        yield from originals(storage, study, series, instance)
+    if series is None or uids.is_ours(study, series):
+        for one in results(storage, study):
+            if series in (None, one.series) and instance in (None, one.instance):
+                yield one
+
+
+def originals(
+    storage: Storage, study: str, series: str | None = None, instance: str | None = None
+) -> Iterator[Held]:
+    """`listing` without what was made here."""
     prefix = "/".join(part for part in (study, series or "", instance or "") if part)
     if series is not None and instance is not None:
         found = storage.info(INCOMING, f"{prefix}.dcm")
@@ -59,6 +80,13 @@ def listing(
         if "~" not in name:
             sop = name.removesuffix(".dcm")
             yield Held(study, in_series, sop, blob.size, blob.metadata)
+
+
+def results(storage: Storage, study: str) -> Iterator[Held]:
+    """What was made here of the study's reviews, the earliest generation first."""
+    for blob in stored.results(storage, study):
+        series, instance = blob.metadata[stored.SERIES], blob.metadata[stored.INSTANCE]
+        yield Held(study, series, instance, blob.size, blob.metadata, blob.name)
 
 
 def held(
@@ -74,6 +102,8 @@ def held(
 def read(storage: Storage, one: Held) -> bytes:
     """The object's bytes. Raises `NotHeld`."""
     try:
+        if one.result:
+            return storage.read(REVIEWS, one.result)
         return storage.read(INCOMING, one.blob)
     except BlobMissing:
         raise NotHeld(one.study) from None

@@ -8,6 +8,7 @@ them.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 _ROOT = Path(__file__).resolve().parent.parent
+_PREFIX = "SLICEWATCH_"
+_EDGE_PREFIX = "SLICEWATCH_EDGE_"  # of the edge agent, a program of its own
 
 
 class SettingError(ValueError):
@@ -318,6 +321,11 @@ class Settings:
             )
         if self.pacs_token and any(not " " <= char <= "~" for char in self.pacs_token):
             raise SettingError("SLICEWATCH_PACS_TOKEN has characters that no HTTP header may have")
+        if not (_QUEUE.fullmatch(self.alert_queue) and 3 <= len(self.alert_queue) <= 63):
+            raise SettingError(
+                f"SLICEWATCH_ALERT_QUEUE is {self.alert_queue!r}; expected a queue's name: 3 to 63 "
+                "lower-case letters, digits and single hyphens between them"
+            )
         if self.custody_key and self.custody_key_file:
             raise SettingError(
                 "SLICEWATCH_CUSTODY_KEY and SLICEWATCH_CUSTODY_KEY_FILE are both set; set one"
@@ -328,9 +336,10 @@ def load(environ: Mapping[str, str]) -> Settings:
     """Read the settings from an environment.
 
     Raises:
-        SettingError: a value does not cast or lies outside its bounds; the text names the
-            setting, the value's fault and what is expected.
+        SettingError: a value does not cast or lies outside its bounds, or a name is none of the
+            app's; the text names the setting, the fault and what is expected.
     """
+    _check_names(environ)
     values: dict[str, Any] = {}
     for f in dataclasses.fields(Settings):
         text = environ.get(f.metadata["name"], "").strip()
@@ -342,6 +351,19 @@ def load(environ: Mapping[str, str]) -> Settings:
     if not values.get("storage") and not values.get("storage_account_url"):
         values["storage"] = environ.get("AzureWebJobsStorage", "").strip()
     return Settings(**values)
+
+
+def _check_names(environ: Mapping[str, str]) -> None:
+    """A misspelt setting would have no effect and no one would know: it is refused."""
+    known = [f.metadata["name"] for f in dataclasses.fields(Settings)]
+    for name in environ:
+        # An identity-based connection is a group of names; see `connection_setting`.
+        setting = name.partition("__")[0]
+        if not setting.upper().startswith(_PREFIX) or setting.startswith(_EDGE_PREFIX):
+            continue
+        if setting not in known:
+            nearest = difflib.get_close_matches(setting.upper(), known, n=1, cutoff=0)[0]
+            raise SettingError(f"{name} is no app setting; did you mean {nearest}?")
 
 
 def connection_setting(environ: Mapping[str, str] | None = None) -> str:
@@ -377,6 +399,7 @@ def _alerts(name: str, text: str) -> tuple[tuple[str, float], ...]:
 
 _SERVICE = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
 _CONTAINER = re.compile(r"[a-z0-9](-?[a-z0-9]){2,62}")
+_QUEUE = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _LISTS: dict[str, Callable[[str, str], Any]] = {"detect_containers": _names, "alerts": _alerts}
 
 

@@ -43,10 +43,11 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
 from slicewatch import __version__
+from slicewatch.decision import FindingDecision
 from slicewatch.records import Finding, Lane, LinkedBy, Review, Unscreened
 from slicewatch.reporting import codes as concepts
 from slicewatch.reporting import equipment, regions, uids
-from slicewatch.reporting.reading import Judged, Reading
+from slicewatch.reporting.reading import Reading
 from slicewatch.reporting.regions import Originals, Region, Selection
 from slicewatch.reporting.subject import Referenced, as_evidence
 from slicewatch.review import NO_FLAG_MEANS, unflagged_status
@@ -66,8 +67,8 @@ def instance_uid(review: Review, reading: Reading | None = None) -> str:
     """SOP instance UID of the document on a review, or on one reading of it."""
     if reading is None:
         return uids.of_review(review, "document")
-    said = [reading.reader, reading.decided, repr(reading)]
-    return uids.of_review(review, "document", reading.number, said)
+    said = [reading.number, reading.reader, reading.decided, reading.reason]
+    return uids.of_review(review, "document", *said, reading.decision.to_json())
 
 
 def build(
@@ -201,11 +202,11 @@ def _statements(review: Review, reading: Reading | None) -> Iterator[Any]:
         yield _says(concepts.NOT_COVERED, line)
     yield _says(concepts.POLICY, f"{review.policy_name}, SHA-256 {review.policy_sha256}")
     if reading is not None:
-        yield _code(concepts.VERDICT, concepts.verdict(reading.verdict))
+        yield _code(concepts.VERDICT, concepts.verdict(reading.decision.verdict))
         if reading.reason:
             yield _says(concepts.CORRECTION, reading.reason)
-        if reading.comment:
-            yield _says(concepts.COMMENT, reading.comment)
+        if reading.decision.comment:
+            yield _says(concepts.COMMENT, reading.decision.comment)
 
 
 def _not_covered(review: Review) -> Iterator[str]:
@@ -261,14 +262,14 @@ def _groups(
     review: Review, selection: Selection, originals: Originals, reading: Reading | None
 ) -> Iterator[_Group]:
     for finding in review.findings:
-        judged = reading.findings.get(finding.id) if reading else None
+        judged = reading.decision.findings.get(finding.id) if reading else None
         yield from _of_detector(review, finding, selection.findings[finding.id], judged)
         if reading and judged and judged.boxes:
             tracking = _tracking(review, finding)
             label = judged.label or finding.label
             drawn = selection.take(((box, None) for box in judged.boxes), originals)
             yield from _of_reader(reading, tracking, label, drawn, "")
-    for one in reading.additions if reading else ():
+    for one in reading.decision.additions if reading else ():
         identifier = f"{one.label} {one.id}"
         tracking = TrackingIdentifier(uids.of_review(review, "addition", one.id), identifier)
         drawn = selection.take(((box, None) for box in one.boxes), originals)
@@ -277,7 +278,7 @@ def _groups(
 
 
 def _of_detector(
-    review: Review, finding: Finding, found: Sequence[Region], judged: Judged | None
+    review: Review, finding: Finding, found: Sequence[Region], judged: FindingDecision | None
 ) -> Iterator[_Group]:
     evaluations = []
     if judged is not None:
@@ -334,7 +335,7 @@ def _of_reader(
         yield group
 
 
-def _commented(group: _Group, judged: Judged | None) -> _Group:
+def _commented(group: _Group, judged: FindingDecision | None) -> _Group:
     if judged is not None and judged.comment:
         group[0].ContentSequence.append(_says(concepts.COMMENT, judged.comment))
     return group

@@ -99,14 +99,18 @@ def shown(image: Dataset, series: str, regions: Iterable[tuple[str, Region]]) ->
 
 
 def grouped(frames: Iterable[Shown]) -> list[list[Shown]]:
-    """The frames of each presentation state, by series and place."""
+    """The frames of each presentation state; those with the highest scores first."""
     groups: dict[Display, list[Shown]] = defaultdict(list)
     for one in frames:
         groups[one.display].append(one)
     return [
         sorted(members, key=lambda one: (one.region.on.instance, one.region.frame))
-        for _, members in sorted(groups.items(), key=lambda item: repr(item[0]))
+        for _, members in sorted(groups.items(), key=lambda item: (-_best(item[1]), repr(item[0])))
     ]
+
+
+def _best(frames: Iterable[Shown]) -> float:
+    return max(region.score or 0.0 for one in frames for _, region in one.regions)
 
 
 def build(review: Review, subject: Dataset, frames: Sequence[Shown], number: int) -> Dataset:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from slicewatch.decision import DrawnBox
 from slicewatch.records import Box, Finding, Review
-from slicewatch.reporting.reading import Marked, Reading
+from slicewatch.reporting.reading import Reading
 from slicewatch.reporting.subject import Referenced
 
 MAX_REGIONS = 2000
@@ -54,7 +55,7 @@ class Selection:
     not_referable: int = 0
 
     def take(
-        self, boxes: Iterable[tuple[Marked, float | None]], originals: Originals
+        self, boxes: Iterable[tuple[DrawnBox, float | None]], originals: Originals
     ) -> list[Region]:
         """Those of the boxes that can be shown."""
         taken = []
@@ -97,15 +98,19 @@ def instances(review: Review, reading: Reading | None = None) -> set[str]:
     """SOP instance UIDs of what the boxes lie on."""
     found = {one.sop_instance_uid for finding in review.findings for one in finding.slices}
     if reading is not None:
-        found |= {box.sop_instance_uid for one in reading.additions for box in one.boxes}
-        found |= {box.sop_instance_uid for one in reading.findings.values() for box in one.boxes}
+        said = reading.decision
+        found |= {box.sop_instance_uid for one in said.additions for box in one.boxes}
+        found |= {box.sop_instance_uid for one in said.findings.values() for box in one.boxes}
     return found
 
 
-def _boxes(finding: Finding) -> list[tuple[Marked, float | None]]:
+def _boxes(finding: Finding) -> list[tuple[DrawnBox, float | None]]:
     # A box on a variant (``~`` in its name) lies on other pixels than the UID's instance shows.
     return [
-        (Marked(one.sop_instance_uid if "~" not in one.blob else "", one.frame, one.box), one.score)
+        (
+            DrawnBox(one.sop_instance_uid if "~" not in one.blob else "", one.frame, one.box),
+            one.score,
+        )
         for one in finding.slices
     ]
 

@@ -10,6 +10,8 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+# Private, and the pinned version is the one it was read in: there is no public way to ask.
+from highdicom._standard_utils import get_sop_class_iod_map
 from pydicom import Dataset, config
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import DataElement
@@ -152,3 +154,8 @@ def _holds(element: DataElement, *, lenient: bool) -> bool:
             except ValueError:
                 return False
     return True
+
+
+def can_be_referred_to(sop_class: str) -> bool:
+    """Whether the standard knows the SOP class: highdicom looks its modules up."""
+    return sop_class in get_sop_class_iod_map()

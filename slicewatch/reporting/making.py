@@ -1,0 +1,214 @@
+"""Make the results of a study's review from what is stored, and store them beside it.
+
+Everything follows from the review, its originals and the decisions on it, so that doing it again
+makes nothing anew: what is there already stays as it is. ``sr.dcm`` is written after the
+presentation states of its generation; where it is, they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from pydicom import Dataset
+
+from slicewatch import catalogue, decision, dicom_json, holdings, inventory, worklist
+from slicewatch.dicom import read_header
+from slicewatch.holdings import Held
+from slicewatch.limits import Limits
+from slicewatch.records import Lane, Review
+from slicewatch.reporting import document, equipment, presentation, regions, stored
+from slicewatch.reporting.reading import Reading
+from slicewatch.reporting.regions import Region
+from slicewatch.reporting.subject import Referenced, can_be_referred_to, subject
+from slicewatch.storage import REVIEWS, Conflict, Storage
+
+REPORT = "sr.dcm"
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What the results of a review are made of.
+
+    Attributes:
+        subject: the patient and study as an original has them.
+        held: SOP instance UID → the original.
+        originals: those of them that boxes may lie on.
+    """
+
+    review: Review
+    subject: Dataset
+    modality: str
+    held: Mapping[str, Held]
+    originals: Mapping[str, Referenced]
+
+
+def make(storage: Storage, study: str, generation: int, limits: Limits) -> stored.Outcome:
+    """Make what a generation lacks: its report, its presentation states, a report a reading.
+
+    Raises:
+        StorageUnavailable: to be tried again.
+        NotHeld: an original is gone.
+    """
+    have = {blob.name for blob in stored.of_generation(storage, study, generation)}
+    review = inventory.read_review(storage, study, generation)
+    readings = list(_readings(storage, review))
+    wanted = [one for one in readings if stored.name(study, generation, _file(one)) not in have]
+    is_reported = stored.name(study, generation, REPORT) in have
+    before = stored.outcome_of(storage, study, generation)
+    if is_reported and not wanted:
+        return before or stored.Outcome()
+    source = _source(storage, review, readings, limits)
+    if source is None:
+        return stored.Outcome(remarks=("no object that a report could refer to",))
+    remarks = before.remarks if before and is_reported else ()
+    if not is_reported:
+        remarks = tuple(_present(storage, source, limits))
+        _report(storage, source, limits)
+    for one in wanted:
+        _report(storage, source, limits, one)
+    return stored.Outcome(remarks=remarks)
+
+
+def _file(reading: Reading) -> str:
+    return f"sr-decided-{reading.number}.dcm"
+
+
+def _readings(storage: Storage, review: Review) -> Iterator[Reading]:
+    """The decision on the clinical item, and its corrections; nothing of the forensic lane."""
+    for item in worklist.of_review(
+        storage, review, inventory.instance_id(review.study_instance_uid)
+    ):
+        if item.lane is Lane.CLINICAL and item.decided and item.decision:
+            reader = item.holder_name or item.holder or "unknown"
+            yield Reading(1, reader, item.decided, decision.stored(item.decision))
+
+
+# --- what they are made of ----------------------------------------------------------------------
+
+
+def _source(
+    storage: Storage, review: Review, readings: list[Reading], limits: Limits
+) -> _Source | None:
+    """``None`` when the study has no object that a result may refer to."""
+    named = regions.instances(review).union(*(regions.instances(review, one) for one in readings))
+    held: dict[str, Held] = {}
+    originals: dict[str, Referenced] = {}
+    other: Held | None = None
+    for one in holdings.originals(storage, review.study_instance_uid):
+        if one.instance in named:
+            referenced = _referenced(storage, one, limits)
+            held[one.instance] = one
+            if can_be_referred_to(referenced.sop_class):
+                originals[one.instance] = referenced
+        elif other is None and can_be_referred_to(_referenced(storage, one, limits).sop_class):
+            other = one
+    if not originals:
+        if other is None:
+            return None
+        held[other.instance] = other
+        originals[other.instance] = _referenced(storage, other, limits)
+    first = held[min(originals.values(), key=lambda one: (one.series, one.instance)).instance]
+    dataset = dicom_json.read(holdings.read(storage, first))
+    return _Source(
+        review,
+        subject(dataset, review.study_instance_uid),
+        str(dataset.get("Modality") or ""),
+        held,
+        originals,
+    )
+
+
+def _referenced(storage: Storage, one: Held, limits: Limits) -> Referenced:
+    noted = catalogue.instance_attributes(storage, one, limits)
+
+    def value(tag: str, default: int) -> int:
+        return int((noted.get(tag, {}).get("Value") or [default])[0])
+
+    return Referenced(
+        series=one.series,
+        instance=one.instance,
+        sop_class=str((noted.get("00080016", {}).get("Value") or [""])[0]),
+        frames=value("00280008", 1),
+        rows=value("00280010", 0),
+        columns=value("00280011", 0),
+    )
+
+
+# --- the objects --------------------------------------------------------------------------------
+
+
+def _report(
+    storage: Storage, source: _Source, limits: Limits, reading: Reading | None = None
+) -> None:
+    review = source.review
+    previous = None
+    if reading is not None:
+        # The document of a reading replaces the one without; that of a correction says so, too.
+        previous = document.instance_uid(review)
+    report = document.build(
+        review,
+        source.subject,
+        source.originals,
+        source.modality,
+        reading=reading,
+        previous=previous,
+    )
+    _store(storage, review, _file(reading) if reading else REPORT, report, limits)
+
+
+def _present(storage: Storage, source: _Source, limits: Limits) -> list[str]:
+    """Make the presentation states; what boxes they do not show, in words."""
+    review = source.review
+    selection = regions.select(review, source.originals)
+    boxes: dict[str, list[tuple[str, Region]]] = defaultdict(list)
+    for finding in review.findings:
+        for region in selection.findings[finding.id]:
+            boxes[region.on.instance].append((finding.label, region))
+
+    def shown(one: Held, data: bytes) -> list[presentation.Shown]:
+        return presentation.shown(dicom_json.read(data), one.series, boxes[one.instance])
+
+    images = [source.held[instance] for instance in sorted(boxes)]
+    frames = [
+        frame for of_image in holdings.map_objects(storage, images, shown) for frame in of_image
+    ]
+    groups = presentation.grouped(frames)
+    for number, group in enumerate(groups[: presentation.MAX_STATES], start=1):
+        state = presentation.build(review, source.subject, group, number)
+        _store(storage, review, f"pr-{number}.dcm", state, limits)
+    remarks = list(selection.remarks)
+    plain = sum(map(len, boxes.values())) - sum(len(frame.regions) for frame in frames)
+    if plain:
+        remarks.append(f"{plain} boxes on images that have no grayscale presentation state")
+    if len(groups) > presentation.MAX_STATES:
+        left = len(groups) - presentation.MAX_STATES
+        remarks.append(f"{left} presentation states beyond {presentation.MAX_STATES}")
+    return remarks
+
+
+def _store(storage: Storage, review: Review, file: str, made: Dataset, limits: Limits) -> None:
+    """Enter the object's series and store the object, unless it is there already."""
+    data = equipment.as_bytes(made)
+    header = read_header(data, limits)
+    study = review.study_instance_uid
+    # Entered first, as at arrival: whatever is stored can be found.
+    catalogue.enter(storage, study, header.series_instance_uid, data)
+    metadata = {
+        stored.SERIES: header.series_instance_uid,
+        stored.INSTANCE: header.sop_instance_uid,
+        stored.SHA256: hashlib.sha256(data).hexdigest(),
+        **catalogue.note(header),
+    }
+    with contextlib.suppress(Conflict):
+        storage.write(
+            REVIEWS,
+            stored.name(study, review.generation, file),
+            data,
+            metadata=metadata,
+            content_type="application/dicom",
+            if_absent=True,
+        )
