@@ -70,7 +70,7 @@ def load(folder: Path) -> list[Series]:
         for frame in instance.frames():
             result = replace(known, frame=frame.number, geometry=frame.geometry,
                              pixel_sha256=frame.pixel_sha256)  # fmt: skip
-            result = evidence.with_frame(result, frame)
+            result = evidence.with_pixels(result, frame.values)
             if frame.values.min() < frame.values.max():
                 series[header.series_instance_uid].append((result, frame.values))
     loaded: list[Series] = []

@@ -436,7 +436,7 @@ def real_results(patient: Path) -> Iterator[SliceResult]:
                 pixel_sha256=decoded.pixel_sha256,
                 notes=(*base.notes, *([UNIFORM_PIXELS] if uniform else [])),
             )
-            yield evidence.with_frame(result, decoded)
+            yield evidence.with_pixels(result, decoded.values)
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no real studies in {os.path.relpath(REAL)}")

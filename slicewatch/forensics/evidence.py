@@ -9,10 +9,11 @@ import traceback
 from dataclasses import replace
 
 from slicewatch import tags
-from slicewatch.dicom import Frame, Instance
+from slicewatch.dicom import Instance
 from slicewatch.elements import Dataset
 from slicewatch.forensics import private_data, signatures
 from slicewatch.forensics.features import measure
+from slicewatch.forensics.noise import Image
 from slicewatch.records import NOT_MEASURED, SliceResult
 
 _logger = logging.getLogger(__name__)
@@ -35,10 +36,14 @@ def with_object(known: SliceResult, data: bytes, instance: Instance) -> SliceRes
     return replace(known, notes=known.notes + notes, acquisition=acquisition)
 
 
-def with_frame(known: SliceResult, frame: Frame) -> SliceResult:
-    """Add what the pixels tell."""
+def with_pixels(known: SliceResult, values: Image) -> SliceResult:
+    """Add what a frame's pixels tell.
+
+    Args:
+        values: (rows, columns) in modality units.
+    """
     try:
-        return replace(known, traces=measure(frame.values, known.modality))
+        return replace(known, traces=measure(values, known.modality))
     except Exception as error:
         return _not_measured(known, error)
 
