@@ -69,8 +69,7 @@ from triggers import (
 # the first study.
 identity.check(settings.current())
 custody_chain.signer_of(settings.current())
-for model in model_registry.current().models:
-    model.read_weights()
+model_registry.check()
 triage.current()
 
 # Who may do what is one mechanism: the identity that each door asks for. Function keys are none.

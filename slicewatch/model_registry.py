@@ -30,6 +30,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 import tomllib
 from collections.abc import Callable, Mapping
@@ -39,6 +40,8 @@ from pathlib import Path
 from typing import Any
 
 from slicewatch import settings, tags
+
+_log = logging.getLogger(__name__)
 
 _KEYS = frozenset(
     {
@@ -207,6 +210,30 @@ class Registry:
 def current() -> Registry:
     """The registry that the app settings name, read once a process."""
     return Registry.load(settings.current().models)
+
+
+def check() -> None:
+    """Check at the app's start what the first study would fail on, or would not be told of.
+
+    Raises:
+        ModelError: weights are not those of their description.
+        SettingError: ``SLICEWATCH_DETECT_MODEL`` names no model.
+    """
+    app, registry = settings.current(), current()
+    for model in registry.models:
+        model.read_weights()
+    if not registry.models:
+        _log.warning(
+            "%s holds no model: NOTHING IS SCREENED, and every study will be not_screened. Put a "
+            "model's TOML and weights there, or set SLICEWATCH_MODELS.",
+            app.models,
+        )
+    wanted = app.detect_model
+    if wanted and all(wanted not in (model.name, model.key) for model in registry.models):
+        known = ", ".join(model.name for model in registry.models) or "there is none"
+        raise settings.SettingError(
+            f"SLICEWATCH_DETECT_MODEL is {wanted!r}; expected the name of a model: {known}"
+        )
 
 
 # --- reading a description ----------------------------------------------------------------------

@@ -2,15 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from slicewatch import tags
+from slicewatch import model_registry, tags
+from slicewatch import settings as app_settings
 from slicewatch.dicom import read_header
 from slicewatch.model_registry import ModelError, Registry
+from slicewatch.settings import SettingError
 from tests import studies
 from tests.tiny_model import write_tiny_model
+
+
+@pytest.fixture
+def app(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Has the app start with these models, and the model for single images."""
+
+    def start(folder: Path, detect_model: str = "") -> None:
+        wanted = app_settings.load(
+            {"SLICEWATCH_MODELS": str(folder), "SLICEWATCH_DETECT_MODEL": detect_model}
+        )
+        monkeypatch.setattr(app_settings, "current", lambda: wanted)
+        model_registry.current.cache_clear()
+        model_registry.check()
+
+    yield start
+    model_registry.current.cache_clear()
+
+
+def test_an_empty_folder_of_models_is_said_loudly(
+    app: Callable[..., None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    app(tmp_path)
+    (told,) = caplog.records
+    assert told.levelname == "WARNING"
+    assert str(tmp_path) in told.getMessage()
+    assert "every study will be not_screened" in told.getMessage()
+    assert "SLICEWATCH_MODELS" in told.getMessage()
+
+
+def test_the_model_for_single_images_must_be_there(
+    app: Callable[..., None], description: Path
+) -> None:
+    app(description.parent, "tiny-bright")
+    app(description.parent, "tiny-bright@1.0.0")
+    with pytest.raises(SettingError, match=r"SLICEWATCH_DETECT_MODEL is 'other'.*: tiny-bright"):
+        app(description.parent, "other")
 
 
 @pytest.fixture

@@ -38,6 +38,11 @@ def test_the_functions_storage_is_used_where_none_is_named() -> None:
         ("SLICEWATCH_QUIET_SECONDS", "nan", "expected a value from"),
         ("SLICEWATCH_QUIET_SECONDS", "-1", "expected a value from"),
         ("SLICEWATCH_DROPBOX_SOURCE", "Pigeon", "LogsAndContainerScan, EventGrid"),
+        ("SLICEWATCH_ALERT_QUEUE", "Alerts", "3 to 63 lower-case letters"),
+        ("SLICEWATCH_ALERT_QUEUE", "two--hyphens", "single hyphens"),
+        ("SLICEWATCH_ALERT_QUEUE", "ends-", "single hyphens"),
+        ("SLICEWATCH_ALERT_QUEUE", "ab", "3 to 63"),
+        ("SLICEWATCH_ALERT_QUEUE", 64 * "a", "3 to 63"),
     ],
 )
 def test_a_wrong_value_names_the_setting_and_what_is_expected(
@@ -48,6 +53,25 @@ def test_a_wrong_value_names_the_setting_and_what_is_expected(
     assert name in str(error.value)
     assert value in str(error.value)
     assert cause in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("SLICEWATCH_QUITE_SECONDS", "SLICEWATCH_QUIET_SECONDS"),
+        ("SLICEWATCH_BATCHSIZE", "SLICEWATCH_BATCH_SIZE"),
+        ("slicewatch_models", "SLICEWATCH_MODELS"),
+        ("SLICEWATCH_CLINICAL_SLA", "SLICEWATCH_CLINICAL_SLA_SECONDS"),
+    ],
+)
+def test_a_misspelt_name_is_refused_with_the_nearest_one(name: str, meant: str) -> None:
+    with pytest.raises(SettingError, match=f"^{name} is no app setting; did you mean {meant}"):
+        load({name: "1"})
+
+
+def test_names_of_connections_and_of_other_programs_are_no_misspellings() -> None:
+    others = ("SLICEWATCH_STORAGE__blobServiceUri", "SLICEWATCH_EDGE_KILLS", "PATH", "SLICE")
+    assert load(dict.fromkeys(others, "x")) == Settings()
 
 
 def test_settings_that_contradict_each_other_are_named() -> None:

@@ -38,6 +38,8 @@ def refusal(azurite: Azurite, **settings: str) -> str:
         ("SLICEWATCH_BATCH_SIZE", "many"),
         ("SLICEWATCH_QUIET_SECONDS", "-1"),
         ("SLICEWATCH_DROPBOX_SOURCE", "Carrier Pigeon"),
+        ("SLICEWATCH_DETECT_MODEL", "no-such-model"),
+        ("SLICEWATCH_ALERT_QUEUE", "No Queue"),
     ],
 )
 def test_a_broken_setting_is_named(azurite: Azurite, setting: str, value: str) -> None:
