@@ -7,7 +7,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
-from slicewatch import inventory
+from slicewatch import closings, inventory
 from slicewatch.messages import Assessment, AssessRequest
 from slicewatch.model_registry import Registry
 from slicewatch.records import ModelUse, Outcome, Review, SliceResult, StudyStatus
@@ -32,7 +32,8 @@ def assess(
     refused = inventory.rejections(storage, study, (one.blob for one in screened))
     slices = [*screened, *refused]
     objects = sorted({(one.blob, one.content_sha256) for one in slices})
-    expected = inventory.expected_instances(storage, study) or ()
+    expected = closings.expected_instances(storage, study) or ()
+    at_edge = closings.screened_at_edge(storage, study)
     missing = inventory.missing_instances((blob for blob, _ in objects), expected)
     latest = inventory.latest_review(storage, study)
     review = assemble(
@@ -41,9 +42,10 @@ def assess(
         supersedes=latest.generation if latest else None,
         slices=slices,
         missing=missing,
+        screened_at_edge=at_edge,
         policy=policy,
         models=_models_used(registry, slices),
-        content_digest=inventory.digest(objects, missing),
+        content_digest=inventory.digest(objects, missing, at_edge),
         timings=_timings(request),
     )
     if latest is not None:

@@ -28,9 +28,10 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
+from slicewatch import closings
 from slicewatch.messages import Inventory, InventoryRequest, Retry, ReviewPlan
 from slicewatch.record import Record
-from slicewatch.records import BatchResult, Review, SliceResult
+from slicewatch.records import BatchResult, EdgeScreening, Review, SliceResult
 from slicewatch.settings import Settings
 from slicewatch.storage import INCOMING, REVIEWS, BlobInfo, Conflict, Storage
 
@@ -95,9 +96,10 @@ def covers(storage: Storage, study: str, content_digest: str) -> bool:
     """
     blobs = received(storage, study)
     names = [blob.name for blob in blobs]
-    missing = missing_instances(names, expected_instances(storage, study) or ())
+    missing = missing_instances(names, closings.expected_instances(storage, study) or ())
     refused = [(one.blob, one.content_sha256) for one in rejections(storage, study, names)]
-    return content_digest == digest([*content_of(blobs), *refused], missing)
+    at_edge = closings.screened_at_edge(storage, study)
+    return content_digest == digest([*content_of(blobs), *refused], missing, at_edge)
 
 
 def received(storage: Storage, study: str) -> list[BlobInfo]:
@@ -105,39 +107,24 @@ def received(storage: Storage, study: str) -> list[BlobInfo]:
     return list(storage.listing(INCOMING, f"{study}/"))
 
 
-def digest(objects: Iterable[tuple[str, str]], missing: Iterable[str]) -> str:
-    """SHA-256 over the sorted (blob name, content hash) pairs and the SOP instance UIDs that are
-    missing: what a review covers, and what it says of the rest.
+def digest(
+    objects: Iterable[tuple[str, str]],
+    missing: Iterable[str],
+    at_edge: Iterable[EdgeScreening] = (),
+) -> str:
+    """SHA-256 over the sorted (blob name, content hash) pairs, the SOP instance UIDs that are
+    missing, and what edge agents said: what a review covers, and what it says of the rest.
     """
-    return hashlib.sha256(json.dumps([sorted(objects), sorted(missing)]).encode()).hexdigest()
+    content: list[Any] = [sorted(objects), sorted(missing)]
+    if said := [one.to_json() for one in at_edge]:
+        content.append(said)
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def content_of(blobs: Iterable[BlobInfo]) -> Iterator[tuple[str, str]]:
     """The (blob name, content hash) pairs of a listing, for `digest`."""
     for blob in blobs:
         yield blob.name, blob.metadata.get("sha256", "")
-
-
-def close_study(storage: Storage, study: str, expected: Sequence[str] | None) -> None:
-    """Record that the sender has sent everything, and the SOP instance UIDs where it lists them.
-
-    Each list is a blob of its own and all of them count: senders that close at once lose none,
-    and no sender makes an instance un-expected.
-    """
-    body = json.dumps({"instances": sorted(set(expected or ()))}).encode()
-    name = f"{study}/closed/{hashlib.sha256(body).hexdigest()[:32]}.json"
-    storage.write(REVIEWS, name, body, content_type=_JSON)
-
-
-def expected_instances(storage: Storage, study: str) -> tuple[str, ...] | None:
-    """SOP instance UIDs that its senders listed at the close; ``None`` while it is not closed."""
-    closings = [blob.name for blob in storage.listing(REVIEWS, f"{study}/closed/")]
-    if not closings:
-        return None
-    listed: set[str] = set()
-    for name in closings:
-        listed |= set(json.loads(storage.read(REVIEWS, name))["instances"])
-    return tuple(sorted(listed))
 
 
 def note_rejection(storage: Storage, rejection: SliceResult) -> None:
@@ -216,7 +203,7 @@ def take(
     pending = [n for n in batches if n > request.after and n not in results]
     answer = pending[:MOST_BATCHES]
     more = len(pending) > len(answer)
-    expected = expected_instances(storage, study)
+    expected = closings.expected_instances(storage, study)
     return Inventory(
         received=len(names),
         batches=tuple(answer),

@@ -298,13 +298,56 @@ class Unscreened(Record):
     detail: str = ""
 
 
+class Whereabouts(StrEnum):
+    """Where an edge agent says that an instance is."""
+
+    SENT = "sent"
+    LATER = "later"
+    """Held for the night window."""
+    HELD = "held"
+    """Stays on site."""
+
+    @property
+    def is_on_site(self) -> bool:
+        return self is not Whereabouts.SENT
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeDetection(Record):
+    """What an edge agent's model saw in one instance: how many boxes, the best one's score."""
+
+    sop_instance_uid: str
+    count: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeScreening(Record):
+    """What an edge agent says of instances that it looked at before it sent them, or kept them.
+
+    Attributes:
+        outcome: of the screening there; whereabouts: what became of them since.
+        model: ``name@version``; model_sha256: of its weights; threshold: of a detection's score.
+    """
+
+    outcome: Outcome
+    whereabouts: Whereabouts
+    instances: tuple[str, ...]
+    model: str = ""
+    model_sha256: str = ""
+    threshold: float = 0.0
+    detections: tuple[EdgeDetection, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Coverage(Record):
     """What of the study was looked at, counted in frames (objects where none decode).
 
     `images` counts what a model should have looked at: non-image objects are left out of it and
     listed in `not_screened` with the reason "not an image object".
-    `missing` holds SOP instance UIDs that the sender listed and that never came.
+    `missing` holds SOP instance UIDs that the sender listed and that never came; `held_at_edge`
+    those of them that an edge agent says it keeps. `screened_at_edge` is that agent's word for
+    what it looked at: nothing of it counts as screened here.
     """
 
     received_objects: int
@@ -313,6 +356,8 @@ class Coverage(Record):
     not_screened: tuple[Unscreened, ...] = ()
     rejected: tuple[Unscreened, ...] = ()
     missing: tuple[str, ...] = ()
+    held_at_edge: tuple[str, ...] = ()
+    screened_at_edge: tuple[EdgeScreening, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,9 @@
 Status, in this order (no flag is not "normal", so only the last one says that all was seen):
 
 1. ``flagged``: the triage policy sends it to a lane. What is missing stays in the coverage.
-2. ``not_screened``: no image was screened, whatever the cause.
-3. ``incomplete``: some were, and an image was rejected, has no model, or never came. That goes
-   for a series without model beside a screened one, too.
+2. ``not_screened``: no image was screened, whatever the cause, and none is held at the edge.
+3. ``incomplete``: an image was rejected, has no model, or never came, also when an edge agent
+   says that it looked at it. That goes for a series without model beside a screened one, too.
 4. ``not_flagged``: every image was screened and nothing is missing.
 
 Objects that are no images (SR, RTSTRUCT) are listed and change no status.
@@ -23,6 +23,7 @@ from slicewatch import findings as finding_linker
 from slicewatch import integrity
 from slicewatch.records import (
     Coverage,
+    EdgeScreening,
     Finding,
     FindingSlice,
     FoldedFindings,
@@ -51,6 +52,7 @@ def assemble(
     generation: int,
     slices: Iterable[SliceResult],
     missing: Iterable[str],
+    screened_at_edge: Sequence[EdgeScreening] = (),
     policy: Policy,
     models: Iterable[ModelUse],
     content_digest: str,
@@ -62,6 +64,7 @@ def assemble(
     Args:
         slices: results of all objects of the study; a frame given twice counts once.
         missing: SOP instance UIDs that the sender listed and that never came.
+        screened_at_edge: what edge agents say of the study's instances.
         models: those that screened the slices.
         content_digest: of the objects that the slices are of.
         timings: passed on; ``last_arrival`` (ISO 8601 with offset) also tells which times lie
@@ -78,7 +81,7 @@ def assemble(
         for finding, rules in zip(found, result.rules_met, strict=True)
     )
     listed, folded = _fold(found)
-    coverage = _coverage(frames, missing)
+    coverage = _coverage(frames, missing, screened_at_edge)
     return Review(
         study_instance_uid=study_instance_uid,
         generation=generation,
@@ -99,7 +102,8 @@ def assemble(
 
 def unflagged_status(coverage: Coverage) -> StudyStatus:
     """What a study is that no lane is told of."""
-    if coverage.screened == 0:
+    # Held at the edge: models look at such images, only not at these here.
+    if coverage.screened == 0 and not coverage.held_at_edge:
         return StudyStatus.NOT_SCREENED
     if coverage.screened < coverage.images or coverage.rejected or coverage.missing:
         return StudyStatus.INCOMPLETE
@@ -123,20 +127,30 @@ def _modalities(frames: Iterable[SliceResult]) -> dict[str, str]:
 # --- coverage ---------------------------------------------------------------------------------
 
 
-def _coverage(frames: Sequence[SliceResult], missing: Iterable[str]) -> Coverage:
+def _coverage(
+    frames: Sequence[SliceResult], missing: Iterable[str], at_edge: Sequence[EdgeScreening]
+) -> Coverage:
     screened = sum(frame.outcome is Outcome.SCREENED for frame in frames)
     passed_over = [frame for frame in frames if frame.outcome is Outcome.NOT_SCREENED]
     rejected = [frame for frame in frames if frame.outcome is Outcome.REJECTED]
     no_images = sum(frame.reason is Reason.NOT_AN_IMAGE for frame in passed_over)
     received = {frame.sop_instance_uid for frame in frames}
+    never_came = tuple(sorted(set(missing) - received))
     return Coverage(
         received_objects=len({frame.blob for frame in frames}),
         images=len(frames) - no_images,
         screened=screened,
         not_screened=_by_reason(passed_over, Reason.NO_MODEL),
         rejected=_by_reason(rejected, Reason.DECODE_FAILED),
-        missing=tuple(sorted(set(missing) - received)),
+        missing=never_came,
+        held_at_edge=_held_at_edge(at_edge, never_came),
+        screened_at_edge=tuple(at_edge),
     )
+
+
+def _held_at_edge(at_edge: Iterable[EdgeScreening], never_came: Iterable[str]) -> tuple[str, ...]:
+    held = {uid for one in at_edge if one.whereabouts.is_on_site for uid in one.instances}
+    return tuple(sorted(held & set(never_came)))
 
 
 def _by_reason(frames: Iterable[SliceResult], otherwise: Reason) -> tuple[Unscreened, ...]:
@@ -247,6 +261,14 @@ def _coverage_lines(coverage: Coverage) -> Iterator[str]:
             yield f"  {count} {what}: {reason} (series {series or 'unknown'})"
     if coverage.missing:
         yield f"  {len(coverage.missing)} announced by the sender and never received"
+    if coverage.held_at_edge:
+        yield f"  {len(coverage.held_at_edge)} of them held at the edge, and not looked at here"
+    for one in coverage.screened_at_edge:
+        by = f" by {one.model} {one.model_sha256[:12]}" if one.model else ""
+        yield (
+            f"  at the edge: {len(one.instances)} {one.outcome.replace('_', ' ')}{by},"
+            f" {len(one.detections)} with detections; {one.whereabouts}"
+        )
 
 
 def _section[Item](title: str, items: Sequence[Item], text: Callable[[Item], str]) -> Iterator[str]:

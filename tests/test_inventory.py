@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from slicewatch import inventory, unfinished
+from slicewatch import closings, inventory, unfinished
 from slicewatch.messages import Inventory, InventoryRequest
 from slicewatch.records import BatchResult, Outcome, SliceResult
 from slicewatch.storage import INCOMING, Storage
@@ -186,16 +186,16 @@ def test_a_large_answer_is_cut_and_says_so(
 
 def test_a_closed_study_tells_what_is_missing(storage: Storage, study: str) -> None:
     arrive(storage, study, 1, 2)
-    inventory.close_study(storage, study, ["1", "2", "3"])
+    closings.close_study(storage, study, ["1", "2", "3"])
     taken = take(storage, study)
     assert (taken.closed, taken.missing) == (True, 1)
 
 
 def test_a_later_close_never_makes_an_instance_unexpected(storage: Storage, study: str) -> None:
-    inventory.close_study(storage, study, ["1", "2"])
-    inventory.close_study(storage, study, None)
-    inventory.close_study(storage, study, ["3"])
-    assert inventory.expected_instances(storage, study) == ("1", "2", "3")
+    closings.close_study(storage, study, ["1", "2"])
+    closings.close_study(storage, study, None)
+    closings.close_study(storage, study, ["3"])
+    assert closings.expected_instances(storage, study) == ("1", "2", "3")
 
 
 def test_a_variant_with_other_bytes_is_the_same_instance() -> None:
@@ -253,7 +253,7 @@ def test_an_instance_that_turns_out_missing_changes_what_the_review_covers(
     arrive(storage, study, 1)
     before = content(storage, study)
     assert inventory.covers(storage, study, before)
-    inventory.close_study(storage, study, ["1", "2"])
+    closings.close_study(storage, study, ["1", "2"])
     assert not inventory.covers(storage, study, before)
 
 
@@ -265,8 +265,8 @@ def test_an_instance_id_tells_nothing_of_the_study() -> None:
 
 def test_senders_that_close_at_once_lose_no_list(storage: Storage, study: str) -> None:
     with ThreadPoolExecutor(16) as pool:
-        list(pool.map(lambda n: inventory.close_study(storage, study, [f"1.{n}"]), range(16)))
-    assert set(inventory.expected_instances(storage, study) or ()) == {f"1.{n}" for n in range(16)}
+        list(pool.map(lambda n: closings.close_study(storage, study, [f"1.{n}"]), range(16)))
+    assert set(closings.expected_instances(storage, study) or ()) == {f"1.{n}" for n in range(16)}
 
 
 def rejection(study: str, instance: str) -> SliceResult:

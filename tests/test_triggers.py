@@ -24,7 +24,7 @@ import requests
 from azure.storage.blob import BlobServiceClient
 from dicomweb_client import DICOMwebClient
 
-from slicewatch import inventory, unfinished
+from slicewatch import closings, inventory, unfinished
 from slicewatch import settings as app_settings
 from slicewatch import storage as app_storage
 from slicewatch.records import Coverage, Review, StudyStatus
@@ -519,7 +519,7 @@ def test_a_close_is_noted_and_told_to_the_orchestration(
     response = call("study_close", close(study))
     assert response.status_code == 202
     assert body_of(response) == {"study": study, "closed": True, "received": 3, "missing": 0}
-    assert inventory.expected_instances(storage, study) == ()
+    assert closings.expected_instances(storage, study) == ()
     assert engine.events(study) == ["close"]
 
 
@@ -528,7 +528,19 @@ def test_a_close_with_a_list_tells_what_is_missing(call: Any, storage: Storage, 
     call("stow_store", stow(related(*files.values())))
     response = call("study_close", close(study, {"instances": [*files, "1.2.3"]}))
     assert body_of(response)["missing"] == 1
-    assert set(inventory.expected_instances(storage, study) or ()) == {*files, "1.2.3"}
+    assert set(closings.expected_instances(storage, study) or ()) == {*files, "1.2.3"}
+
+
+def test_a_close_says_what_was_screened_at_the_edge_and_that_is_expected_too(
+    call: Any, storage: Storage, seed: int
+) -> None:
+    study, files = a_study(seed)
+    call("stow_store", stow(related(*files.values())))
+    said = {"outcome": "screened", "whereabouts": "held", "instances": ["1.2.3"], "model": "m@1"}
+    response = call("study_close", close(study, {"screened_at_edge": [said]}))
+    assert body_of(response)["missing"] == 1
+    [stored] = closings.screened_at_edge(storage, study)
+    assert (stored.model, stored.instances) == ("m@1", ("1.2.3",))
 
 
 def test_a_close_after_publication_has_the_review_made_again(
@@ -555,6 +567,8 @@ def test_a_close_after_publication_has_the_review_made_again(
         b'{"instances": "1.2"}',
         b'{"instances": ["1.2", 3]}',
         b'{"instances": ["1.2/../3"]}',
+        b'{"instances": [], "screened_at_edge": {}}',
+        b'{"screened_at_edge": [{"outcome": "flagged", "whereabouts": "held", "instances": []}]}',
     ],
 )
 def test_a_bad_body_of_a_close_is_told(call: Any, seed: int, body: bytes) -> None:

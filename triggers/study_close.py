@@ -8,9 +8,9 @@ from typing import Any
 import azure.durable_functions as df
 import azure.functions as func
 
-from slicewatch import inventory, settings, storage, unfinished
+from slicewatch import closings, inventory, settings, storage, unfinished
 from slicewatch.identity import Role
-from slicewatch.uids import is_uid
+from slicewatch.records import EdgeScreening
 from triggers import access
 from triggers.admission import ensure_review, start_review, tell_review
 from triggers.responses import Problem, answers_problems, as_json, study_of, unknown_study
@@ -18,7 +18,7 @@ from triggers.responses import Problem, answers_problems, as_json, study_of, unk
 bp = df.Blueprint()
 
 _MAX_BYTES = 16 << 20
-_MAX_INSTANCES = 200_000
+_KEYS = {"instances", "screened_at_edge"}
 
 
 @bp.route("studies/{study}/close", methods=["POST"])
@@ -28,18 +28,20 @@ def study_close(req: func.HttpRequest, client: df.SyncDurableFunctionsClient) ->
     """End the waiting for more of the study.
 
     Body: none, or ``{"instances": [SOPInstanceUID, …]}``: what was sent, so that what is missing
-    can be told. 202: noted; 400: a malformed UID or body; 404: nothing of the study was received;
-    413: too large.
+    can be told. An edge agent that screened them adds ``"screened_at_edge": [{"outcome",
+    "whereabouts", "instances", "model", "model_sha256", "threshold", "detections"}, …]``, see
+    `slicewatch.records.EdgeScreening`. 202: noted; 400: a malformed UID or body; 404: nothing of
+    the study was received; 413: too large.
     """
     access.require(req, Role.UPLOADER)
     study = study_of(req)
-    expected = _expected(req.get_body())
+    expected, at_edge = _said(req.get_body())
     store, config = storage.current(), settings.current()
     received = inventory.received(store, study)
     if not received:
         raise unknown_study()
-    inventory.close_study(store, study, expected)
-    listed = inventory.expected_instances(store, study) or ()
+    closings.close_study(store, study, expected, at_edge)
+    listed = closings.expected_instances(store, study) or ()
     missing = inventory.missing_instances((blob.name for blob in received), listed)
     # A review may be out that did not know of the list: marked unfinished, it is made again.
     unfinished.open_study(store, study)
@@ -51,10 +53,12 @@ def study_close(req: func.HttpRequest, client: df.SyncDurableFunctionsClient) ->
     )
 
 
-def _expected(body: bytes) -> list[str] | None:
-    """The SOP instance UIDs that the body lists; ``None`` without a list."""
+def _said(body: bytes) -> tuple[list[str] | None, tuple[EdgeScreening, ...]]:
+    """The SOP instance UIDs that the body lists (``None`` without a list), and what an edge agent
+    says of them.
+    """
     if not body.strip():
-        return None
+        return None, ()
     if len(body) > _MAX_BYTES:
         raise Problem(
             413, "too-large", f"the body is over {_MAX_BYTES} bytes", "send SOP instance UIDs only"
@@ -63,17 +67,16 @@ def _expected(body: bytes) -> list[str] | None:
         given: Any = json.loads(body)
     except (ValueError, RecursionError):
         raise _bad_body("the body is not JSON") from None
-    if not isinstance(given, dict) or not given.keys() <= {"instances"}:
-        raise _bad_body("the body is not an object with the one key `instances`")
+    if not isinstance(given, dict) or not given.keys() <= _KEYS:
+        raise _bad_body(f"the body is not an object with keys of {', '.join(sorted(_KEYS))}")
     instances = given.get("instances")
-    if instances is None:
-        return None
-    if not isinstance(instances, list) or len(instances) > _MAX_INSTANCES:
-        raise _bad_body(f"`instances` is not a list of at most {_MAX_INSTANCES}")
-    for position, one in enumerate(instances):
-        if not isinstance(one, str) or not is_uid(one):
-            raise _bad_body(f"`instances[{position}]` is not a UID")
-    return instances
+    try:
+        return (
+            None if instances is None else closings.read_instances(instances),
+            closings.read_statement(given.get("screened_at_edge", [])),
+        )
+    except closings.BadClosing as error:
+        raise _bad_body(str(error)) from None
 
 
 def _bad_body(message: str) -> Problem:

@@ -142,6 +142,8 @@ def _summary(review: Review | None) -> dict[str, Any] | None:
             "not_screened": sum(one.count for one in coverage.not_screened),
             "rejected": sum(one.count for one in coverage.rejected),
             "missing": len(coverage.missing),
+            "held_at_edge": len(coverage.held_at_edge),
+            "screened_at_edge": sum(len(one.instances) for one in coverage.screened_at_edge),
         },
         "findings": [
             {
