@@ -15,13 +15,15 @@ from activities import (
     publish_dataset,
     publish_review,
     render_examples,
+    report_review,
     screen_slices,
+    send_report,
     settle_study,
     survey_inbox,
     take_inventory,
     unpack_archive,
 )
-from orchestrators import export_evidence, prepare_dataset, review_study
+from orchestrators import export_evidence, prepare_dataset, report_study, review_study
 from slicewatch import custody_chain, identity, model_registry, settings, triage
 from triggers import (
     dataset_prepare,
@@ -118,6 +120,7 @@ for module in (
     # the plan
     export_evidence,
     prepare_dataset,
+    report_study,
     review_study,
     # the work
     assess_study,
@@ -131,7 +134,9 @@ for module in (
     publish_dataset,
     publish_review,
     render_examples,
+    report_review,
     screen_slices,
+    send_report,
     settle_study,
     survey_inbox,
     take_inventory,

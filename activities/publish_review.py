@@ -16,8 +16,11 @@ bp = df.Blueprint()
 def publish_review(assessment: dict) -> dict:  # type: ignore[type-arg]  # the worker wants bare types
     """Input: `Assessment`; output: `Published`. Earlier generations' items are superseded."""
     from slicewatch import custody_record, publication
+    from slicewatch.reporting import stored
 
     store, review = storage.current(), Assessment.from_json(assessment)
     published = publication.publish(store, review)
+    # Whatever ends the orchestration from here on, the sweep has the results made.
+    stored.open_report(store, review.study, review.generation)
     custody_record.publication(store, settings.current(), review.study, review.generation)
     return published.to_json()

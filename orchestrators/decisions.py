@@ -21,14 +21,23 @@ LAST_LEVEL_LOOK = timedelta(days=1)
 event of its decision was lost."""
 
 type Covers = Callable[[], Generator[Task[Any], Any, bool]]
+type Decided = Callable[[WaitingItem], None]
 
 
 def await_decisions(
-    ctx: OrchestrationContext, plan: ReviewPlan, items: tuple[WaitingItem, ...], covers: Covers
+    ctx: OrchestrationContext,
+    plan: ReviewPlan,
+    items: tuple[WaitingItem, ...],
+    covers: Covers,
+    on_decided: Decided,
 ) -> Generator[Task[Any], Any, bool]:
     """Wait until every item is decided, escalating those whose time runs out.
 
     Events: ``decision`` with ``{"item": id}``; ``late`` when something came after publication.
+
+    Args:
+        covers: whether the review still covers the study.
+        on_decided: told of each item that is decided, at once.
 
     Returns:
         ``True`` when all are decided, ``False`` when the review no longer covers the study.
@@ -47,11 +56,16 @@ def await_decisions(
         elif done is decision:
             decided = done.get_result()
             decision = ctx.wait_for_external_event(DECISION_EVENT)
-            _forget(decided.get("item") if isinstance(decided, dict) else None, waiting, timers)
+            name = decided.get("item") if isinstance(decided, dict) else None
+            if name in waiting:
+                on_decided(waiting[name])
+            _forget(name, waiting, timers)
         else:
             name = next(name for name, timer in timers.items() if timer is done)
             levels[name] = min(levels[name] + 1, plan.max_escalation)
             state = yield from _escalate(ctx, plan, name, levels[name])
+            if state.state == "decided":
+                on_decided(waiting[name])
             if state.state in ("decided", "superseded"):
                 _forget(name, waiting, timers)
             else:

@@ -21,8 +21,10 @@ from slicewatch.messages import (
     ReviewPlan,
     Settlement,
     SettleRequest,
+    WaitingItem,
 )
-from slicewatch.records import StudyStatus
+from slicewatch.records import Lane, StudyStatus
+from slicewatch.report_messages import ReportPlan
 
 bp = df.Blueprint()
 
@@ -75,6 +77,7 @@ class _Review:
             lanes=tuple(flag.lane.value for flag in assessment.lanes),
             priority=max((flag.priority for flag in assessment.lanes), default=0),
         )
+        self._report(assessment.generation)
         if (yield from self._follow(assessment, published)):
             return self._progress.to_json()
         self._ctx.continue_as_new(self._renewed().to_json(), save_events=True)
@@ -110,10 +113,34 @@ class _Review:
         # the look that `covers` takes after the custom status says published.
         if published.waiting:
             covers = partial(self._covers, assessment, finished=False)
-            if not (yield from await_decisions(self._ctx, self._plan, published.waiting, covers)):
+            decided = partial(self._decided, assessment)
+            if not (
+                yield from await_decisions(
+                    self._ctx, self._plan, published.waiting, covers, decided
+                )
+            ):
                 return False
             self.tell(status=StudyStatus.REVIEWED)
         return (yield from self._covers(assessment, finished=True))
+
+    def _decided(self, assessment: Assessment, item: WaitingItem) -> None:
+        """Reports tell what clinical readers say; nothing of the forensic lane enters them."""
+        if item.lane is Lane.CLINICAL:
+            self._report(assessment.generation)
+
+    def _report(self, generation: int) -> None:
+        """Have the results of the review made and sent, and wait for none of it: neither a PACS
+        that is away nor a report that fails delays what follows here.
+        """
+        now = self._ctx.current_utc_datetime.strftime("%Y%m%d%H%M%S%f")
+        name = self._ctx.instance_id.removeprefix("study-")
+        self._ctx.call_sub_orchestrator(
+            "report_study",
+            input=ReportPlan(self._plan.study, generation, self._plan.retry).to_json(),
+            # One of its own each time: the number that would be given by default starts anew with
+            # each run of this orchestration.
+            instance_id=f"report-{name}-{generation}-{now}",
+        )
 
     def _covers(self, assessment: Assessment, *, finished: bool) -> Generator[Task[Any], Any, bool]:
         request = SettleRequest(self._plan.study, assessment.content_digest, finished)

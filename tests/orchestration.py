@@ -17,6 +17,7 @@ from durabletask.client import OrchestrationState, TaskHubGrpcClient
 from durabletask.testing import InMemoryOrchestrationBackend, create_test_backend
 from durabletask.worker import TaskHubGrpcWorker
 
+from orchestrators.report_study import report_study
 from orchestrators.review_study import review_study
 from slicewatch.messages import (
     Assessment,
@@ -34,8 +35,10 @@ from slicewatch.messages import (
     WaitingItem,
 )
 from slicewatch.records import BatchResult, Lane, LaneFlag, StudyStatus
+from slicewatch.report_messages import Delivered, Reported, ReportRequest
 
 REVIEW_STUDY: Callable[..., Any] = review_study.build().get_user_function().orchestrator_function
+REPORT_STUDY: Callable[..., Any] = report_study.build().get_user_function().orchestrator_function
 STUDY = "1.2.3"
 TERMINAL = ("COMPLETED", "FAILED", "TERMINATED")
 
@@ -69,6 +72,11 @@ class Study:
     lanes: tuple[Lane, ...] = ()
     decided: set[str] = field(default_factory=set)
     screen: Callable[[int], None] = lambda batch: None
+    report: Callable[[int], None] = lambda generation: None
+    send: Callable[[int], None] = lambda generation: None
+    has_pacs: bool = False
+    reported: list[int] = field(default_factory=list)
+    sent: list[int] = field(default_factory=list)
     batches: dict[int, int] = field(default_factory=dict)
     results: dict[int, int] = field(default_factory=dict)
     in_flight: int = 0
@@ -156,6 +164,20 @@ class Study:
             state = "decided" if wanted.item in self.decided else "open"
             return ItemState(wanted.item, state, wanted.level).to_json()
 
+    def report_review(self, _: Any, data: dict[str, Any]) -> dict[str, Any]:
+        generation = ReportRequest.from_json(data).generation
+        self.report(generation)
+        with self.lock:
+            self.reported.append(generation)
+        return Reported(2, 2 if self.has_pacs else 0).to_json()
+
+    def send_report(self, _: Any, data: dict[str, Any]) -> dict[str, Any]:
+        generation = ReportRequest.from_json(data).generation
+        self.send(generation)
+        with self.lock:
+            self.sent.append(generation)
+        return Delivered(2, 0).to_json()
+
     def settle_study(self, _: Any, data: dict[str, Any]) -> dict[str, Any]:
         request = SettleRequest.from_json(data)
         with self.lock:
@@ -173,12 +195,15 @@ class Engine:
         self.client = TaskHubGrpcClient(host_address=f"localhost:{port}")
         self.worker = TaskHubGrpcWorker(host_address=f"localhost:{port}")
         self.worker._registry.add_named_orchestrator("review_study", REVIEW_STUDY)
+        self.worker._registry.add_named_orchestrator("report_study", REPORT_STUDY)
         for name in (
             "take_inventory",
             "screen_slices",
             "assess_study",
             "publish_review",
             "escalate_item",
+            "report_review",
+            "send_report",
             "settle_study",
         ):
             self.worker._registry.add_named_activity(name, getattr(study, name))
@@ -236,13 +261,14 @@ def engine(study: Study) -> Iterator[Engine]:
 
 def replay(
     history: Sequence[pb.HistoryEvent],
-    instance: str = "replayed",
     orchestrator: Callable[..., Any] = REVIEW_STUDY,
 ) -> None:
     """Run the orchestrator again over every prefix of its history, as a host does after a restart.
 
     Fails when a turn schedules anything but what the history says that it scheduled.
     """
+    begun = next(event for event in history if event.HasField("executionStarted"))
+    instance = begun.executionStarted.orchestrationInstance.instanceId
     starts = [n for n, event in enumerate(history) if event.HasField("orchestratorStarted")]
     assert starts, "the history is empty"
     for start, end in zip(starts, [*starts[1:], len(history)], strict=True):
@@ -256,7 +282,7 @@ def replay(
         response = pb.OrchestratorResponse.FromString(base64.b64decode(answer))
         expected = [_scheduled(event) for event in turn if _kind(event) in _SCHEDULED]
         got = [_action(one) for one in response.actions]
-        assert [one for one in got if one[0] in ("task", "timer")] == expected
+        assert [one for one in got if one[0] in ("task", "timer", "orchestration")] == expected
         failures = [
             one.completeOrchestration.failureDetails.errorMessage
             for one in response.actions
@@ -272,7 +298,7 @@ def replay(
         assert bool(failures) == bool(recorded), failures
 
 
-_SCHEDULED = ("taskScheduled", "timerCreated")
+_SCHEDULED = ("taskScheduled", "timerCreated", "subOrchestrationInstanceCreated")
 _OUTCOMES = (*_SCHEDULED, "orchestratorCompleted", "executionCompleted", "eventSent")
 
 
@@ -283,12 +309,18 @@ def _kind(event: pb.HistoryEvent) -> str:
 def _scheduled(event: pb.HistoryEvent) -> tuple[str, str]:
     if event.HasField("taskScheduled"):
         return "task", event.taskScheduled.name
+    if event.HasField("subOrchestrationInstanceCreated"):
+        created = event.subOrchestrationInstanceCreated
+        return "orchestration", f"{created.name} {created.instanceId}"
     return "timer", event.timerCreated.fireAt.ToJsonString()
 
 
 def _action(action: pb.OrchestratorAction) -> tuple[str, str]:
     if action.HasField("scheduleTask"):
         return "task", action.scheduleTask.name
+    if action.HasField("createSubOrchestration"):
+        created = action.createSubOrchestration
+        return "orchestration", f"{created.name} {created.instanceId}"
     if action.HasField("createTimer"):
         return "timer", action.createTimer.fireAt.ToJsonString()
     return str(action.WhichOneof("orchestratorActionType")), ""

@@ -30,6 +30,8 @@ HEAVY = (
     "onnxruntime",
     "pydicom",
     "PIL",
+    "highdicom",
+    "requests",
     "azure.storage.blob",
     "azure.data.tables",
     "azure.identity",
@@ -72,7 +74,14 @@ def test_the_domain_knows_nothing_of_azure_functions() -> None:
 def test_orchestrators_import_records_and_no_storage_clock_or_environment() -> None:
     records = {
         f"slicewatch.{module}"
-        for module in ("record", "records", "messages", "dataset_messages", "evidence_messages")
+        for module in (
+            "record",
+            "records",
+            "messages",
+            "dataset_messages",
+            "evidence_messages",
+            "report_messages",
+        )
     }
     forbidden = {"os", "time", "random", "uuid", "pathlib", "socket", "requests", "httpx"}
     for file in _modules("orchestrators"):

@@ -10,11 +10,13 @@ import azure.functions as func
 from durabletask.client import OrchestrationState, OrchestrationStatus
 
 from slicewatch import dataset_store, inventory, settings, storage, unfinished
+from slicewatch.reporting import stored
 from slicewatch.settings import Settings
 from slicewatch.storage import DROPBOX
 from slicewatch.unfinished import Failure
 from triggers.admission import admit_dropped, ensure_review, is_running, progress_of
 from triggers.datasets import start_preparation
+from triggers.reporting import start_report
 
 bp = df.Blueprint()
 _log = logging.getLogger(__name__)
@@ -30,7 +32,8 @@ _CLOCKS_DIFFER = timedelta(minutes=5)
 @bp.durable_client_input(client_name="client")
 def sweep(timer: func.TimerRequest, client: df.SyncDurableFunctionsClient) -> None:
     """Start the orchestration of each unfinished study and data set that has none running, those
-    that failed at growing intervals, and admit blobs that were left in the dropbox.
+    that failed at growing intervals, have results made and sent that were left behind, and admit
+    blobs that were left in the dropbox.
     """
     store, config = storage.current(), settings.current()
     woken = 0
@@ -51,6 +54,11 @@ def sweep(timer: func.TimerRequest, client: df.SyncDurableFunctionsClient) -> No
         if not is_running(client.get_orchestration_state(dataset_store.instance_id(dataset))):
             start_preparation(client, config, dataset)
             woken += 1
+    for report in stored.unfinished(store):
+        if report.is_due(datetime.now(UTC)):
+            stored.open_report(store, report.study, report.generation, tries=report.tries + 1)
+            start_report(client, config, report.study, report.generation)
+            woken += 1
     stale = [
         blob.name
         for blob in store.listing(DROPBOX)
@@ -60,7 +68,9 @@ def sweep(timer: func.TimerRequest, client: df.SyncDurableFunctionsClient) -> No
         admit_dropped(client, store, config, name)
     if woken or stale:
         _log.info(
-            "sweep: woke %d studies and data sets, admitted %d dropped blobs", woken, len(stale)
+            "sweep: woke %d studies, data sets and reports, admitted %d dropped blobs",
+            woken,
+            len(stale),
         )
 
 

@@ -19,10 +19,11 @@ MAX_OBJECTS = 16
 
 def waiting(storage: Storage, study: str, generation: int) -> list[BlobInfo]:
     """The results that the PACS neither took nor refused."""
+    known = stored.deliveries(storage, study, generation)
     return [
         blob
         for blob in stored.of_generation(storage, study, generation)
-        if (known := stored.delivery_of(storage, blob.name)) is None or known.state == "waiting"
+        if blob.name not in known or known[blob.name].state == "waiting"
     ]
 
 

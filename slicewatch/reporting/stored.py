@@ -5,7 +5,7 @@
     reviews/{study}/{generation}/sr-decided-{k}.dcm     the report with a decision or correction
     reviews/reporting/open/{study}/{generation}         to be made or sent: the sweep's list
     reviews/reporting/{study}/{generation}.json         a fault of making them, remarks
-    reviews/reporting/{study}/{generation}/{name}.json  what the PACS said of an object
+    reviews/reporting/{study}/{generation}/{name}       metadata: what the PACS said of it
 
 The results themselves never change once written; what changes lies apart from the study's blobs,
 which an evidence bundle packs.
@@ -143,42 +143,59 @@ def unfinished(storage: Storage) -> Iterator[Unfinished]:
 
 def note_outcome(storage: Storage, study: str, generation: int, outcome: Outcome) -> None:
     """Keep how the making ended."""
-    _keep(storage, f"{_STATE}{study}/{generation}.json", outcome)
+    body = json.dumps(outcome.to_json()).encode()
+    storage.write(REVIEWS, f"{_STATE}{study}/{generation}.json", body, content_type=_JSON)
 
 
 def outcome_of(storage: Storage, study: str, generation: int) -> Outcome | None:
     """How the making ended; ``None`` while it has not."""
-    found = _kept(storage, f"{_STATE}{study}/{generation}.json")
-    return None if found is None else Outcome.from_json(found)
+    try:
+        text = storage.read(REVIEWS, f"{_STATE}{study}/{generation}.json")
+    except BlobMissing:
+        return None
+    return Outcome.from_json(json.loads(text))
 
 
 def note_delivery(storage: Storage, result: str, delivery: Delivery) -> None:
-    """Keep what became of sending a result.
+    """Keep what became of sending a result, in a blob's metadata: one listing tells all of them.
 
     Args:
         result: its name in ``reviews``.
     """
-    _keep(storage, f"{_STATE}{result}.json", delivery)
+    storage.write(REVIEWS, _STATE + result, b"", metadata=delivery.to_json())
 
 
-def delivery_of(storage: Storage, result: str) -> Delivery | None:
-    """What became of sending a result; ``None`` while it was not tried."""
-    found = _kept(storage, f"{_STATE}{result}.json")
-    return None if found is None else Delivery.from_json(found)
+def deliveries(storage: Storage, study: str, generation: int) -> dict[str, Delivery]:
+    """What became of sending the results of a generation, by their names in ``reviews``."""
+    return {
+        blob.name.removeprefix(_STATE): Delivery.from_json(dict(blob.metadata))
+        for blob in storage.listing(REVIEWS, f"{_STATE}{study}/{generation}/")
+    }
+
+
+def standing(storage: Storage, study: str, generation: int) -> dict[str, Any]:
+    """Where the results of a generation stand, for the study's status.
+
+    ``objects`` lists them with their UIDs and what became of sending each (``null``: not tried);
+    ``fault`` names an error that they were not made for, ``remarks`` what they do not show.
+    """
+    outcome = outcome_of(storage, study, generation)
+    told = deliveries(storage, study, generation)
+    return {
+        "fault": outcome.fault or None if outcome else None,
+        "remarks": list(outcome.remarks) if outcome else [],
+        "objects": [
+            {
+                "name": blob.name.rsplit("/", 1)[-1],
+                "series": blob.metadata[SERIES],
+                "instance": blob.metadata[INSTANCE],
+                "delivery": told[blob.name].to_json() if blob.name in told else None,
+            }
+            for blob in of_generation(storage, study, generation)
+        ],
+    }
 
 
 def now() -> str:
     """The time as it is noted."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _keep(storage: Storage, blob: str, record: Record) -> None:
-    storage.write(REVIEWS, blob, json.dumps(record.to_json()).encode(), content_type=_JSON)
-
-
-def _kept(storage: Storage, blob: str) -> dict[str, Any] | None:
-    try:
-        found: dict[str, Any] = json.loads(storage.read(REVIEWS, blob))
-    except BlobMissing:
-        return None
-    return found
