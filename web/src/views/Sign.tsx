@@ -1,0 +1,46 @@
+import { useEffect, useRef } from "preact/hooks";
+
+import { verdictOf } from "../draft";
+import { count, sentence } from "../format";
+import { sign } from "../session";
+import { busy, draft, item, signOpen } from "../state";
+
+/** The last question before a decision that is final. */
+export function Sign() {
+  const dialog = useRef<HTMLDialogElement>(null);
+  useEffect(() => {
+    dialog.current?.showModal();
+  }, []);
+  const verdicts = Object.values(draft.value.findings);
+  const of = (verdict: string) => verdicts.filter((one) => one.verdict === verdict).length;
+  return (
+    <dialog
+      ref={dialog}
+      class="sign"
+      aria-labelledby="sign-title"
+      onClose={() => {
+        signOpen.value = false;
+        document.getElementById("viewport")?.focus();
+      }}
+    >
+      <h2 id="sign-title">Sign off as {verdictOf(draft.value)}?</h2>
+      <p>{sentence(item.value?.summary ?? "")}</p>
+      <ul class="sum">
+        <li>{count(of("confirmed"), "finding")} accepted</li>
+        <li>{of("rejected")} rejected</li>
+        <li>{of("changed")} changed</li>
+        <li>{draft.value.additions.length} added</li>
+      </ul>
+      {draft.value.comment && <p class="said">{draft.value.comment}</p>}
+      <p class="dim">A decision is final. A correction later is an entry of its own.</p>
+      <div class="pair">
+        <button type="button" class="primary" disabled={busy.value} onClick={() => void sign()}>
+          Sign <kbd>Enter</kbd>
+        </button>
+        <button type="button" onClick={() => dialog.current?.close()}>
+          Back <kbd>Esc</kbd>
+        </button>
+      </div>
+    </dialog>
+  );
+}
