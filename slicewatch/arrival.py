@@ -53,7 +53,7 @@ class Receipt:
         conflicting: other bytes are there under its SOP instance UID; both are kept.
         quarantine: its name in ``quarantine`` when it was rejected and its bytes could be had.
         reason: why it was rejected; ``None`` when it is stored.
-        sha256: of its bytes, once it is stored; hexadecimal.
+        sha256: of its bytes, hexadecimal; empty where there were none to keep.
     """
 
     position: int
@@ -152,8 +152,7 @@ class Intake:
             refused = self._reject(
                 blank, data, rejected, keep=bool(data) or offered.refused is None
             )
-            self._note(refused, data)
-            return refused
+            return self._note(refused, data)
         if self._study_uid not in (None, known.study_instance_uid):
             return self._reject(
                 known, data, Rejected(Reason.WRONG_STUDY, "StudyInstanceUID differs")
@@ -162,16 +161,16 @@ class Intake:
         self._cataloguer.enter(header, data)
         return self._store(known, data, catalogue.note(header))
 
-    def _note(self, refused: Receipt, data: bytes) -> None:
+    def _note(self, refused: Receipt, data: bytes) -> Receipt:
         """Tell the study, where the object still says to which it belongs."""
         uids = stated_uids(data)
         if uids is None or refused.reason is None:
-            return
+            return refused
         study, series, instance = uids
         self._open(study)
         rejection = SliceResult(
             blob=f"quarantine/{refused.quarantine}",
-            content_sha256=hashlib.sha256(data).hexdigest(),
+            content_sha256=refused.sha256,
             outcome=Outcome.REJECTED,
             study_instance_uid=study,
             series_instance_uid=series,
@@ -180,6 +179,7 @@ class Intake:
             detail=refused.detail,
         )
         inventory.note_rejection(self._storage, rejection)
+        return replace(refused, study_instance_uid=study)
 
     @property
     def studies(self) -> tuple[str, ...]:
@@ -244,15 +244,30 @@ class Intake:
     def _reject(
         self, receipt: Receipt, data: bytes, rejected: Rejected, *, keep: bool = True
     ) -> Receipt:
-        name = quarantine(self._storage, data, rejected, self._source) if keep else ""
-        return replace(receipt, quarantine=name, reason=rejected.reason, detail=rejected.detail)
+        receipt = replace(receipt, reason=rejected.reason, detail=rejected.detail)
+        if not keep:
+            return receipt
+        name, sha256 = quarantine(self._storage, data, rejected, self._source)
+        return replace(receipt, quarantine=name, sha256=sha256)
 
 
-def quarantine(storage: Storage, data: bytes, rejected: Rejected, source: str) -> str:
-    """Keep bytes that were rejected; the name in ``quarantine``. Raises `StorageUnavailable`."""
-    name = f"{datetime.now(UTC):%Y-%m-%d}/{hashlib.sha256(data).hexdigest()}.bin"
+def refuse_whole(storage: Storage, data: bytes, rejected: Rejected, source: str) -> Receipt:
+    """Keep what came in one piece and cannot be taken apart. Raises `StorageUnavailable`."""
+    name, sha256 = quarantine(storage, data, rejected, source)
+    return Receipt(
+        1, len(data), quarantine=name, sha256=sha256, reason=rejected.reason, detail=rejected.detail
+    )
+
+
+def quarantine(storage: Storage, data: bytes, rejected: Rejected, source: str) -> tuple[str, str]:
+    """Keep bytes that were rejected; their name in ``quarantine``, and their SHA-256.
+
+    Raises `StorageUnavailable`.
+    """
+    sha256 = hashlib.sha256(data).hexdigest()
+    name = f"{datetime.now(UTC):%Y-%m-%d}/{sha256}.bin"
     # Metadata travel in HTTP headers: printable ASCII only.
     reason = "".join(char if " " <= char <= "~" else "?" for char in str(rejected))
     metadata = {"reason": reason[:_MAX_REASON], "source": source}
     storage.write(QUARANTINE, name, data, metadata=metadata)
-    return name
+    return name, sha256

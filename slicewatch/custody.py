@@ -27,7 +27,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any
@@ -59,18 +59,21 @@ class Event(StrEnum):
 
     RECEIVED = "received"
     STORED = "stored"
+    REJECTED = "rejected"
     SCREENED = "screened"
     ASSESSED = "assessed"
     FLAGGED = "flagged"
     VIEWED = "viewed"
     CLAIMED = "claimed"
     RELEASED = "released"
+    READ = "read"
     DECIDED = "decided"
+    CORRECTED = "corrected"
     EXPORTED = "exported"
     SUPERSEDED = "superseded"
 
 
-_MILESTONES = frozenset({Event.ASSESSED, Event.DECIDED, Event.EXPORTED})
+_MILESTONES = frozenset({Event.ASSESSED, Event.DECIDED, Event.CORRECTED, Event.EXPORTED})
 """Events after which a checkpoint is written at once."""
 
 
@@ -363,6 +366,11 @@ def of(storage: Storage, settings: Settings) -> Log:
         else storage
     )
     return Log(storage, checkpoints, custody_chain.signer_of(settings))
+
+
+def unassigned(day: date) -> str:
+    """The log, one a day (UTC), of what came and names no study that could be read."""
+    return f"unassigned-{day.isoformat()}"
 
 
 def now() -> str:

@@ -2,8 +2,8 @@
 
 Each function makes the happenings of one step, with keys that depend on the step alone: told
 again, a step is in the log already. ``python -m slicewatch.custody verify`` reads the same data
-back: the objects of `arrived` and `found`, the files of `screened` and `assessed`, the decision
-of `item_decided`.
+back: the objects of `arrived` and `found`, the files of `screened` and `assessed`, the decisions
+and corrections of `item_read` and `item_corrected`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 from slicewatch import custody_chain
 from slicewatch.arrival import Receipt
+from slicewatch.corrections import Correction
 from slicewatch.custody import Event, Happening
 from slicewatch.records import BatchResult, Review
 from slicewatch.storage import BlobInfo
@@ -24,24 +25,36 @@ OBJECTS_AN_ENTRY = 4000
 """Objects that one entry lists: keeps it under the size of a block."""
 
 type Objects = dict[str, list[Any]]
-"""Name in ``incoming`` without the study → [SHA-256, bytes]."""
+"""Stored: name in ``incoming`` without the study → [SHA-256, bytes]. Rejected: SHA-256 →
+[bytes, reason, name in ``quarantine``].
+"""
 
 
 def arrived(
     receipts: Iterable[Receipt], *, door: str, sender: Mapping[str, str]
 ) -> dict[str, list[Happening]]:
-    """``received`` and ``stored`` of the objects of one request, by their studies.
+    """``received``, ``stored`` and ``rejected`` of the objects of one request, by their studies.
 
-    The same objects from the same sender through the same door are one happening: a request that
-    is repeated because its answer was lost adds nothing.
+    What was rejected and names no study that could be read is told under the study "". The same
+    objects from the same sender through the same door are one happening: a request that is
+    repeated because its answer was lost adds nothing.
     """
-    studies: defaultdict[str, Objects] = defaultdict(dict)
+    stored: defaultdict[str, Objects] = defaultdict(dict)
+    rejected: defaultdict[str, Objects] = defaultdict(dict)
     for one in receipts:
+        study = one.study_instance_uid
         if one.reason is None:
-            name = one.blob.removeprefix(f"{one.study_instance_uid}/")
-            studies[one.study_instance_uid][name] = [one.sha256, one.size]
+            name = one.blob.removeprefix(f"{study}/")
+            stored[study][name] = [one.sha256, one.size]
+        elif one.sha256:  # what has no bytes of its own is part of something that has
+            rejected[study][one.sha256] = [one.size, one.reason.value, one.quarantine]
     actor = {"door": door, **sender}
-    return {study: [*_arrival(objects, actor)] for study, objects in studies.items()}
+    told: defaultdict[str, list[Happening]] = defaultdict(list)
+    for study, objects in stored.items():
+        told[study] += _arrival(objects, actor)
+    for study, objects in rejected.items():
+        told[study] += _rejection(objects, actor)
+    return told
 
 
 def _arrival(objects: Objects, actor: Mapping[str, str]) -> Iterator[Happening]:
@@ -53,14 +66,23 @@ def _arrival(objects: Objects, actor: Mapping[str, str]) -> Iterator[Happening]:
         "content_sha256": content,
     }
     yield Happening(Event.RECEIVED, f"received:{key}", actor, data)
-    yield from _stored(objects, f"stored:{key}", {"door": actor["door"]})
+    yield from _listed(Event.STORED, objects, f"stored:{key}", {"door": actor["door"]})
 
 
-def _stored(objects: Objects, key: str, actor: Mapping[str, str]) -> Iterator[Happening]:
+def _listed(
+    event: Event, objects: Objects, key: str, actor: Mapping[str, str]
+) -> Iterator[Happening]:
     names = sorted(objects)
     for start in range(0, len(names), OBJECTS_AN_ENTRY):
         part = {name: objects[name] for name in names[start : start + OBJECTS_AN_ENTRY]}
-        yield Happening(Event.STORED, f"{key}:{start}", actor, {"objects": part})
+        yield Happening(event, f"{key}:{start}", actor, {"objects": part})
+
+
+def _rejection(objects: Objects, actor: Mapping[str, str]) -> Iterator[Happening]:
+    # Not where it was put: that has the day in its name, and the same object may come again.
+    content = {sha256: [size, reason] for sha256, (size, reason, _) in objects.items()}
+    key = f"rejected:{custody_chain.digest([content, dict(actor)])}"
+    yield from _listed(Event.REJECTED, objects, key, actor)
 
 
 def found(study: str, blobs: Iterable[BlobInfo], logged: Iterable[str]) -> list[Happening]:
@@ -74,7 +96,8 @@ def found(study: str, blobs: Iterable[BlobInfo], logged: Iterable[str]) -> list[
         if (name := blob.name.removeprefix(f"{study}/")) not in known
     }
     key = f"found:{custody_chain.digest(objects)}"
-    return [*_stored(objects, key, {"found": "in storage, without an entry of its arrival"})]
+    actor = {"found": "in storage, without an entry of its arrival"}
+    return [*_listed(Event.STORED, objects, key, actor)]
 
 
 def screened(
@@ -138,48 +161,74 @@ def assessed(review: Review, content: bytes) -> list[Happening]:
     return told
 
 
-def viewed(viewer: Mapping[str, str], day: str) -> list[Happening]:
-    """``viewed``: somebody was given pixels of the study; once a day (UTC, ISO 8601) for each
-    viewer, however many slices that were.
+def viewed(viewer: Mapping[str, str], day: str, item: str = "") -> list[Happening]:
+    """``viewed``: somebody was given pixels or metadata of the study, or what was found in it by
+    opening an `item`; once a day (UTC, ISO 8601) for each viewer, however many slices that were.
     """
-    key = f"viewed:{custody_chain.digest([dict(viewer), day])}"
-    return [Happening(Event.VIEWED, key, viewer, {"day": day})]
+    what = {"item": item} if item else {}
+    key = f"viewed:{custody_chain.digest([dict(viewer), day, *what.values()])}"
+    return [Happening(Event.VIEWED, key, viewer, {"day": day, **what})]
 
 
-def item_claimed(item: Item) -> list[Happening]:
-    """``claimed``: of an item that is claimed, or was when it was decided."""
+def item_claimed(item: Item, actor: Mapping[str, str] | None = None) -> list[Happening]:
+    """``claimed``: of an item that is claimed.
+
+    Args:
+        actor: who; left out, the holder, of a claim that is told by what follows it.
+    """
     data = {"item": item.id, "generation": item.generation}
     key = f"claimed:{item.id}:{item.claimed}"
-    return [Happening(Event.CLAIMED, key, {"reader": item.holder or ""}, data)]
+    return [Happening(Event.CLAIMED, key, actor or {"reader": item.holder or ""}, data)]
 
 
-def item_released(item: Item) -> list[Happening]:
+def item_released(item: Item, actor: Mapping[str, str]) -> list[Happening]:
     """``released``: of the item as it was claimed, to be told before it is given back.
 
-    The claim is told with it, in case the entry of that was lost.
+    The claim is told with it, in case the entry of that was lost; `actor` may be another than who
+    claimed it, and then the entry says who held it.
     """
     data = {"item": item.id, "generation": item.generation}
+    if actor.get("reader") != item.holder:
+        data["holder"] = item.holder or ""
     key = f"released:{item.id}:{item.claimed}"
-    return [
-        *item_claimed(item),
-        Happening(Event.RELEASED, key, {"reader": item.holder or ""}, data),
-    ]
+    return [*item_claimed(item), Happening(Event.RELEASED, key, actor, data)]
 
 
-def item_decided(item: Item) -> list[Happening]:
-    """``decided``: the verdict, and a hash of the whole decision (its comment is free text)."""
-    decision = item.decision or {}
+def item_read(item: Item, number: int, actor: Mapping[str, str]) -> list[Happening]:
+    """``read``: reading `number` (from 1) of an item, by a hash of all it says, and ``decided``
+    when it was the last: the verdict, and a hash of the decision (its comment is free text).
+    """
+    reading = item.readings[number - 1]
     data = {
         "item": item.id,
         "generation": item.generation,
-        "verdict": decision.get("verdict", ""),
-        "decision_sha256": custody_chain.digest(decision),
+        "stage": reading.stage,
+        "decision_sha256": custody_chain.digest(reading.decision),
     }
-    key = f"decided:{item.id}"
-    return [
-        *item_claimed(item),
-        Happening(Event.DECIDED, key, {"reader": item.holder or ""}, data),
-    ]
+    told = []
+    if item.readers_needed > 1:
+        told = [Happening(Event.READ, f"read:{item.id}:{number}", actor, data)]
+    if item.state == "decided" and number == len(item.readings):
+        data = {
+            "item": item.id,
+            "generation": item.generation,
+            "verdict": reading.decision.get("verdict", ""),
+            "decision_sha256": custody_chain.digest(item.decision or {}),
+        }
+        told.append(Happening(Event.DECIDED, f"decided:{item.id}", actor, data))
+    return told
+
+
+def item_corrected(item: Item, correction: Correction, actor: Mapping[str, str]) -> list[Happening]:
+    """``corrected``: a correction of a decided item, with its number and a hash of all it says."""
+    data = {
+        "item": item.id,
+        "generation": item.generation,
+        "number": correction.number,
+        "verdict": correction.decision.get("verdict", ""),
+        "correction_sha256": custody_chain.digest(correction.to_json()),
+    }
+    return [Happening(Event.CORRECTED, f"corrected:{item.id}:{correction.number}", actor, data)]
 
 
 def exported(bundle: str, requester: str, files: Mapping[str, str]) -> list[Happening]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import socket
 import zipfile
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from types import ModuleType
@@ -24,15 +26,16 @@ from slicewatch import settings as app_settings
 from slicewatch import storage as app_storage
 from slicewatch.evidence_check import check
 from slicewatch.evidence_files import Bundle
-from slicewatch.records import Lane
+from slicewatch.records import Lane, Reason
 from slicewatch.settings import Settings
-from slicewatch.storage import CUSTODY, Storage, StorageUnavailable
+from slicewatch.storage import CUSTODY, QUARANTINE, Storage, StorageUnavailable
 from slicewatch.worklist import Item, Reader
 from tests.custody_study import slices
 from tests.doors import Engine, body_of, function_of, request, running_engine
 from tests.identities import principal
 from triggers import (
     stow_store,
+    studies_upload,
     study_evidence,
     wado_study,
     worklist_claim,
@@ -82,6 +85,48 @@ def test_a_request_is_one_receipt_in_the_log_however_often_it_is_sent(
     }
     assert received["data"]["objects"] == len(objects)
     assert len(stored["data"]["objects"]) == len(objects)
+
+
+def test_what_a_door_refuses_is_logged_by_its_hash_and_reason(
+    engine: Engine, storage: Storage, settings: Settings, seed: int
+) -> None:
+    study, [good, damaged] = slices(seed, 2)
+    damaged = damaged[:-1000]
+    junk = f"no DICOM object {seed}".encode()
+    for _ in range(2):
+        answer = function_of(stow_store)(stow([good, damaged, junk]), engine.client)
+        assert answer.status_code == 202
+    log = told(storage, settings, study)
+    assert [body["event"] for body in log] == ["received", "stored", "rejected"]
+    assert log[2]["actor"] == log[0]["actor"]
+    [(sha256, [size, reason, kept])] = log[2]["data"]["objects"].items()
+    assert sha256 == hashlib.sha256(damaged).hexdigest()
+    assert (size, reason) == (len(damaged), Reason.TRUNCATED.value)
+    assert storage.read(QUARANTINE, kept) == damaged
+    assert of_no_study(storage, settings)[hashlib.sha256(junk).hexdigest()][1] == Reason.NOT_DICOM.value
+
+
+def test_what_cannot_be_taken_apart_is_logged_as_a_whole(
+    engine: Engine, storage: Storage, settings: Settings, seed: int
+) -> None:
+    bodies = [f"{name} {seed}".encode() for name in ("no form", "no archive")]
+    kind = f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'
+    asked = request("POST", "dicomweb/studies", bodies[0], headers={"Content-Type": kind})
+    assert function_of(stow_store)(asked, engine.client).status_code == 400
+    kind = "application/zip"
+    asked = request("POST", "studies", bodies[1], headers={"Content-Type": kind})
+    assert function_of(studies_upload)(asked, engine.client).status_code == 400
+    logged = of_no_study(storage, settings)
+    for body in bodies:
+        size, _, kept = logged[hashlib.sha256(body).hexdigest()]
+        assert size == len(body)
+        assert storage.read(QUARANTINE, kept) == body
+
+
+def of_no_study(storage: Storage, settings: Settings) -> dict[str, Any]:
+    log = told(storage, settings, custody.unassigned(datetime.now(UTC).date()))
+    assert {body["event"] for body in log} == {"rejected"}
+    return {sha256: said for body in log for sha256, said in body["data"]["objects"].items()}
 
 
 def test_a_door_that_cannot_log_does_not_acknowledge(

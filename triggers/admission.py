@@ -93,15 +93,34 @@ def admit_archive(
         objects = archive.unpack(data, settings)
     except archive.BadArchive as error:
         rejected = Rejected(Reason.BAD_ARCHIVE, str(error))
-        arrival.quarantine(storage, data, rejected, source)
+        refuse(storage, settings, data, rejected, source=source, sender=sender)
         raise
     receipts = admit(client, storage, settings, objects, source=source, sender=sender)
     lost = [r for r in receipts if r.reason is not None and not r.quarantine]
     if lost:
         # Entries that do not unpack can only be kept as part of their archive.
         detail = f"{len(lost)} of {len(receipts)} entries cannot be unpacked"
-        arrival.quarantine(storage, data, Rejected(Reason.BAD_ARCHIVE, detail), source)
+        rejected = Rejected(Reason.BAD_ARCHIVE, detail)
+        refuse(storage, settings, data, rejected, source=source, sender=sender)
     return receipts
+
+
+def refuse(
+    storage: Storage,
+    settings: Settings,
+    data: bytes,
+    rejected: Rejected,
+    *,
+    source: str,
+    sender: Mapping[str, str] | None,
+) -> None:
+    """Put what came in one piece and cannot be taken apart into quarantine, and log that.
+
+    Raises:
+        StorageUnavailable: to be tried again.
+    """
+    receipt = arrival.refuse_whole(storage, data, rejected, source)
+    custody_record.arrivals(storage, settings, [receipt], door=source, sender=sender or {})
 
 
 def admit_dropped(

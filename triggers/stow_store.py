@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import azure.durable_functions as df
 import azure.functions as func
 
-from slicewatch import arrival, multipart, settings, storage, stow
+from slicewatch import multipart, settings, storage, stow
 from slicewatch.arrival import Offered
 from slicewatch.identity import Role
 from slicewatch.limits import Rejected
 from slicewatch.multipart import BadMultipart, Part, TooManyParts
 from slicewatch.records import Reason
 from triggers import access
-from triggers.admission import admit
+from triggers.admission import admit, refuse
 from triggers.responses import Problem, answers_problems, as_json, body_of, study_of
 
 bp = df.Blueprint()
@@ -36,14 +37,17 @@ def stow_store(req: func.HttpRequest, client: df.SyncDurableFunctionsClient) -> 
     identity = access.require(req, Role.UPLOADER)
     config, store = settings.current(), storage.current()
     study = study_of(req) if req.route_params.get("study") else None
+    sender = access.actor_of(req, identity)
     body = body_of(req, config.max_request_bytes)
+    keep = partial(refuse, store, config, body, source=_SOURCE, sender=sender)
     try:
         boundary = _boundary(req.headers.get("Content-Type", ""))
         count = multipart.check(body, boundary, max_parts=config.max_archive_entries)
     except _NotAccepted as error:
-        _keep(store, body, Rejected(Reason.WRONG_MEDIA_TYPE, "not multipart/related"))
+        keep(Rejected(Reason.WRONG_MEDIA_TYPE, "not multipart/related"))
         raise Problem(415, "wrong-media-type", str(error), f"send {_EXPECTED}") from None
     except TooManyParts as error:
+        keep(Rejected(Reason.BAD_ARCHIVE, f"multipart: {error}"))
         raise Problem(
             413,
             "too-many-parts",
@@ -51,7 +55,7 @@ def stow_store(req: func.HttpRequest, client: df.SyncDurableFunctionsClient) -> 
             "send the study in several requests, or raise SLICEWATCH_MAX_ARCHIVE_ENTRIES",
         ) from None
     except BadMultipart as error:
-        _keep(store, body, Rejected(Reason.BAD_ARCHIVE, f"multipart: {error}"))
+        keep(Rejected(Reason.BAD_ARCHIVE, f"multipart: {error}"))
         raise Problem(400, "bad-multipart", str(error), f"send {_EXPECTED}") from None
     if count == 0:
         raise Problem(400, "empty-body", "the body has no parts", "send at least one instance")
@@ -63,7 +67,7 @@ def stow_store(req: func.HttpRequest, client: df.SyncDurableFunctionsClient) -> 
         _offered(parts),
         source=_SOURCE,
         study=study,
-        sender=access.actor_of(req, identity),
+        sender=sender,
     )
     module = stow.response(receipts, _service_url(req.url))
     return as_json(module, stow.status_code(receipts), media_type=stow.MEDIA_TYPE)
@@ -92,10 +96,6 @@ def _offered(parts: Iterator[Part]) -> Iterator[Offered]:
             yield Offered(
                 part.data, Rejected(Reason.WRONG_MEDIA_TYPE, "the part is not application/dicom")
             )
-
-
-def _keep(store: storage.Storage, body: bytes, rejected: Rejected) -> None:
-    arrival.quarantine(store, body, rejected, _SOURCE)
 
 
 def _service_url(url: str) -> str:

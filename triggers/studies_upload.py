@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import azure.durable_functions as df
 import azure.functions as func
 
-from slicewatch import archive, arrival, multipart, settings, storage
+from slicewatch import archive, multipart, settings, storage
 from slicewatch.arrival import Receipt
 from slicewatch.identity import Role
 from slicewatch.limits import Rejected
 from slicewatch.multipart import BadMultipart, TooManyParts
 from slicewatch.records import Reason
 from triggers import access
-from triggers.admission import admit_archive
+from triggers.admission import admit_archive, refuse
 from triggers.responses import Problem, answers_problems, as_json, body_of
 
 bp = df.Blueprint()
@@ -44,7 +46,8 @@ def studies_upload(
     config, store = settings.current(), storage.current()
     sender = access.actor_of(req, identity)
     body = body_of(req, config.max_request_bytes)
-    data = _zip_file(req.headers.get("Content-Type", ""), body, store)
+    keep = partial(refuse, store, config, body, source=_SOURCE, sender=sender)
+    data = _zip_file(req.headers.get("Content-Type", ""), body, keep)
     try:
         receipts = admit_archive(client, store, config, data, source=_SOURCE, sender=sender)
     except archive.ArchiveTooLarge as error:
@@ -74,26 +77,23 @@ def studies_upload(
     return as_json(report, 200 if whole else 202)
 
 
-def _zip_file(content_type: str, body: bytes, store: storage.Storage) -> bytes:
-    """The zip file in the body. Raises `Problem`: 415, 400."""
+def _zip_file(content_type: str, body: bytes, keep: Callable[[Rejected], None]) -> bytes:
+    """The zip file in the body, which is kept where there is none. Raises `Problem`: 415, 400."""
     media_type, parameters = multipart.media_type(content_type)
     if media_type in _ZIP:
         return body
     if media_type != "multipart/form-data":
-        rejected = Rejected(Reason.WRONG_MEDIA_TYPE, "neither a zip file nor a form")
-        arrival.quarantine(store, body, rejected, _SOURCE)
+        keep(Rejected(Reason.WRONG_MEDIA_TYPE, "neither a zip file nor a form"))
         raise Problem(415, "wrong-media-type", "the Content-Type is not accepted", _EXPECTED)
     boundary = parameters.get("boundary", "")
     try:
         parts = list(multipart.parts(body, boundary, max_parts=_MAX_FORM_PARTS))
     except (BadMultipart, TooManyParts) as error:
-        rejected = Rejected(Reason.BAD_ARCHIVE, f"multipart: {error}")
-        arrival.quarantine(store, body, rejected, _SOURCE)
+        keep(Rejected(Reason.BAD_ARCHIVE, f"multipart: {error}"))
         raise Problem(400, "bad-multipart", str(error), _EXPECTED) from None
     files = [part.data for part in parts if part.filename is not None]
     if len(files) != 1:
-        rejected = Rejected(Reason.BAD_ARCHIVE, f"a form with {len(files)} files")
-        arrival.quarantine(store, body, rejected, _SOURCE)
+        keep(Rejected(Reason.BAD_ARCHIVE, f"a form with {len(files)} files"))
         raise Problem(400, "bad-form", f"the form has {len(files)} files, not one", _EXPECTED)
     return files[0]
 
