@@ -13,10 +13,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 from pydicom import Dataset
 
 from slicewatch import catalogue, decision, dicom_json, holdings, inventory, worklist
-from slicewatch.dicom import read_header
+from slicewatch.dicom import read, read_header
 from slicewatch.holdings import Held
 from slicewatch.limits import Limits
 from slicewatch.records import Lane, Review
@@ -27,6 +28,7 @@ from slicewatch.reporting.subject import Referenced, can_be_referred_to, subject
 from slicewatch.storage import REVIEWS, Conflict, Storage
 
 REPORT = "sr.dcm"
+_SOFT_TISSUE: presentation.Window = (40.0, 400.0, "LINEAR")  # HU
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +180,8 @@ def _present(storage: Storage, source: _Source, limits: Limits) -> list[str]:
     ]
     groups = presentation.grouped(frames)
     for number, group in enumerate(groups[: presentation.MAX_STATES], start=1):
-        state = presentation.build(review, source.subject, group, number)
+        windowed = _windowed(storage, source, group, limits)
+        state = presentation.build(review, source.subject, windowed, number)
         _store(storage, review, f"pr-{number}.dcm", state, limits)
     remarks = list(selection.remarks)
     plain = sum(map(len, boxes.values())) - sum(len(frame.regions) for frame in frames)
@@ -188,6 +191,25 @@ def _present(storage: Storage, source: _Source, limits: Limits) -> list[str]:
         left = len(groups) - presentation.MAX_STATES
         remarks.append(f"{left} presentation states beyond {presentation.MAX_STATES}")
     return remarks
+
+
+def _windowed(
+    storage: Storage, source: _Source, group: list[presentation.Shown], limits: Limits
+) -> list[presentation.Shown]:
+    """The frames with a window where they name none: the usual one of soft tissue for CT, else the
+    middle 98 % of the values of the frame with the highest score. An inverted image keeps none:
+    its values are read as they are shown, and a window is of values as they are stored.
+    """
+    display = group[0].display
+    if display.modality == "CT":
+        return presentation.with_window(group, _SOFT_TISSUE)
+    if display.inverted or all(one.window for one in group):
+        return group
+    best = max(group, key=lambda one: one.region.score or 0.0).region
+    data = holdings.read(storage, source.held[best.on.instance])
+    low, high = np.percentile(read(data, limits).frame(best.frame).values, (1, 99))
+    centre, width = (float(low) + float(high)) / 2, max(float(high) - float(low), 1.0)
+    return presentation.with_window(group, (round(centre, 3), round(width, 3), "LINEAR"))
 
 
 def _store(storage: Storage, review: Review, file: str, made: Dataset, limits: Limits) -> None:

@@ -3,7 +3,9 @@
 One presentation state says how all the images that it names are shown: their size, their Modality
 LUT, their polarity, the shape of their pixels. So there is one for each series and, within it, for
 each such way (`Display`): one for a CT series, and several where images differ in their rescaling.
-Windows may differ from image to image; each is shown with its own.
+Windows may differ from image to image; each is shown with its own. Images that name none are shown
+with one for all of them: a viewer would otherwise take the full range of the stored bits, and show
+an even gray.
 
 Colour images have no grayscale presentation, and a Modality LUT that is a table is not copied:
 boxes on those are in the report alone.
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -58,6 +60,7 @@ class Display:
     """
 
     series: str
+    modality: str
     rows: int
     columns: int
     rescale: tuple[float, float, str] | None
@@ -111,6 +114,11 @@ def grouped(frames: Iterable[Shown]) -> list[list[Shown]]:
 
 def _best(frames: Iterable[Shown]) -> float:
     return max(region.score or 0.0 for one in frames for _, region in one.regions)
+
+
+def with_window(frames: Iterable[Shown], window: Window) -> list[Shown]:
+    """The frames, those without a window with this one."""
+    return [replace(one, window=one.window or window) for one in frames]
 
 
 def build(review: Review, subject: Dataset, frames: Sequence[Shown], number: int) -> Dataset:
@@ -254,6 +262,7 @@ def _display(image: Dataset, series: str, frame: int) -> Display:
     spacing = _numbers(measures, "PixelSpacing") or _numbers(image, "ImagerPixelSpacing")
     return Display(
         series=series,
+        modality=str(image.get("Modality") or ""),
         rows=int(image.Rows),
         columns=int(image.Columns),
         rescale=rescale,

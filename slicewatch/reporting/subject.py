@@ -6,7 +6,6 @@ into an object that is ours, and text is written in UTF-8 whatever it came in.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -85,7 +84,8 @@ def subject(original: Dataset, study: str) -> Dataset:
 
 def as_evidence(one: Referenced, study: Dataset) -> Dataset:
     """A reference as the dataset that highdicom takes it from, with the subject's attributes."""
-    found = copy.copy(study)
+    found = Dataset()
+    found.update(study)
     found.SeriesInstanceUID = one.series
     found.SOPInstanceUID = one.instance
     found.SOPClassUID = one.sop_class
