@@ -49,7 +49,9 @@ def save_sheet(review: Review, load: Callable[[str], bytes], path: Path) -> bool
 def _caption(finding: Finding) -> str:
     extent = " x ".join(f"{edge:.0f}" for edge in finding.extent_mm or ())
     size = f"{extent} mm, " if extent else ""
-    return f"{finding.label}  score {finding.score:.2f}\n{size}{len(finding.slices)} slices"
+    count = len(finding.slices)
+    slices = "1 slice" if count == 1 else f"{count} slices"
+    return f"{finding.label}  score {finding.score:.2f}\n{size}{slices}"
 
 
 def _tile(data: bytes, shown: FindingSlice) -> Image.Image:

@@ -25,11 +25,13 @@ class Object:
 
 
 class NothingToSend(Exception):
-    """The path holds no DICOM file; the text names it."""
+    """There is no such path, or no DICOM file at or below it; the text says which."""
 
 
 def find(path: Path) -> dict[str, list[Object]]:
     """The DICOM files at or below a path, by StudyInstanceUID. Raises `NothingToSend`."""
+    if not path.exists():
+        raise NothingToSend(f"{path}: no such file or folder")
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     studies: dict[str, list[Object]] = {}
     for file in files:
@@ -43,7 +45,8 @@ def find(path: Path) -> dict[str, list[Object]]:
             study = str(header.StudyInstanceUID)
             studies.setdefault(study, []).append(Object(file, study, str(header.SOPInstanceUID)))
     if not studies:
-        raise NothingToSend(f"{path}: no such file or folder, or no DICOM file in it")
+        what = "is no DICOM file" if path.is_file() else f"no DICOM file among {len(files)} files"
+        raise NothingToSend(f"{path}: {what}")
     return studies
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
 import sys
 from pathlib import Path
 
@@ -16,6 +17,8 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=7071, help="the port (7071)")
     parser.add_argument("--data", type=Path, default=ROOT / ".azurite", help="where studies stay")
     arguments = parser.parse_args()
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl+C: nothing is left running
+        signal.signal(ending, signal.default_int_handler)
     try:
         with Stack(folder=arguments.data, port=arguments.port) as stack:
             print(f"\nSlicewatch serves at {stack.url}; Ctrl+C ends it.", flush=True)
@@ -24,7 +27,14 @@ def main() -> int:
             print(f"  STOW-RS   {stack.url}/api/dicomweb/studies\n", flush=True)
             assert stack.host is not None
             with contextlib.suppress(KeyboardInterrupt):
-                return stack.host.wait()
+                status = stack.host.wait()
+                # It ends by itself for no good reason: whoever reads this did not end it.
+                print(
+                    f"error: the Functions host ended with status {status}; what it said last is "
+                    "above. Studies and their state are kept: `make start` goes on with them.",
+                    file=sys.stderr,
+                )
+                return 1
     except (StackError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

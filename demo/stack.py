@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -78,7 +79,14 @@ class Stack:
         output = self._log.open("ab") if self._log else None
         try:
             self.host = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdout=output, stderr=output
+                command,
+                cwd=ROOT,
+                env=environment,
+                stdout=output,
+                stderr=output,
+                # Ctrl+C in a terminal reaches a whole group, and a host stops at once at the second
+                # signal: it gets one, from `stop_host`.
+                process_group=0,
             )
         finally:
             if output:
@@ -122,9 +130,10 @@ class Stack:
         self.host = None
 
     def __enter__(self) -> Self:
-        if self._owns_azurite:
-            self.azurite.start()
         try:
+            _check_port(self._port)
+            if self._owns_azurite:
+                self.azurite.start()
             self.start_host()
         except BaseException:
             self.__exit__(None, None, None)
@@ -142,9 +151,20 @@ class Stack:
             self.azurite.__exit__(None, None, None)
 
 
-def _free_port() -> int:
-    import socket
+def _check_port(port: int) -> None:
+    """Say that the port is taken before the storage emulator takes its seconds to start."""
+    with socket.socket() as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            one.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise StackError(
+                f"port {port} cannot be had ({error.strerror}): stop the process that uses it, or "
+                "name another port: make start PORT=7072"
+            ) from None
 
+
+def _free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port: int = one.getsockname()[1]

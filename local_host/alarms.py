@@ -68,6 +68,8 @@ class AlarmClock:
             try:
                 alarm.ring()
             except Exception:
+                # One thread rings for all orchestrations: a callback of one of them that fails, in
+                # whatever way, must not silence the timers of the others.
                 _LOGGER.exception("A timer of the engine failed")
 
     def _next(self) -> Alarm | None:

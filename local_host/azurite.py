@@ -93,6 +93,8 @@ class Azurite:
                 stderr=output,
                 cwd=self._scratch.name,
                 env={**os.environ, "PATH": _path_with_node()},
+                # Ctrl+C in a terminal reaches a whole group: the storage goes last, by `stop`.
+                process_group=0,
             )
         try:
             self._wait_until_it_answers()

@@ -22,6 +22,7 @@ from local_host.workers import WorkerPool
 
 _LOGGER = logging.getLogger("local_host")
 MAX_WORKER_LOSSES = 5
+_CUT_OFF = "Cut off, the host stops"
 
 
 class Bindings(Protocol):
@@ -88,7 +89,7 @@ class FunctionExecutor:
             trace_parent=trace_parent,
         )
         started = time.perf_counter()
-        result = "Failed, worker process lost"
+        result = ""
         failure: Failure | None = None
         self._in_flight += 1
         self._idle.clear()
@@ -99,10 +100,15 @@ class FunctionExecutor:
                 failure = failure_of(outcome)
             result = "Succeeded" if failure is None else "Failed"
             return outcome
+        except asyncio.CancelledError:
+            result = _CUT_OFF
+            raise
         finally:
             self._in_flight -= 1
             if not self._in_flight:
                 self._idle.set()
+            if not result:
+                result = _CUT_OFF if self._pool.stopping else "Failed, worker process lost"
             _log_execution(invocation, result, time.perf_counter() - started, failure)
 
     async def _with_bindings(
@@ -141,7 +147,7 @@ class FunctionExecutor:
                     failure=Failure("FunctionTimeoutException", str(error), str(error)),
                 )
             except WorkerLostError:
-                if not repeatable or attempt == MAX_WORKER_LOSSES:
+                if not repeatable or attempt == MAX_WORKER_LOSSES or self._pool.stopping:
                     raise
                 _LOGGER.warning(
                     "Function '%s' (Id=%s) lost its worker process and is handed out again",

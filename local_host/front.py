@@ -1,5 +1,6 @@
 """The HTTP front: HTTP functions, the admin API, and the webhooks of the extensions."""
 
+import asyncio
 import json
 import os
 import tempfile
@@ -129,6 +130,13 @@ class HttpFront:
                 data=_binding_data(function, call),
                 trace_parent=request.headers.get("traceparent", ""),
                 repeatable=request.method in _SAFE_METHODS,
+            )
+        except asyncio.CancelledError:
+            # The server cancels what still runs when the time for it is over, and only then.
+            return PlainTextResponse(
+                f"The host stops and has cut '{function.name}' off. Whether the call took effect "
+                "is not known.\n",
+                status_code=503,
             )
         except WorkerLostError:
             return PlainTextResponse(

@@ -134,6 +134,11 @@ class WorkerPool:
         """The process ids of the workers that serve now."""
         return [worker.pid for worker in self._workers]
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the pool was told to end its workers: what they ran is lost on purpose."""
+        return self._stopping
+
     async def run(self, invocation: Invocation, timeout: float | None = None) -> Outcome:
         """Run the invocation on the worker with the least to do.
 

@@ -222,6 +222,9 @@ def test_a_stop_does_not_wait_for_ever(tmp_path: Path) -> None:
         host.process.send_signal(signal.SIGTERM)
         assert host.exit_status() == 0, host.log
         assert time.monotonic() - started < 10
+        assert "'Functions.slow' (Cut off, the host stops, " in host.log
+        assert "handed out again" not in host.log
+        assert "Traceback" not in host.log
         with contextlib.suppress(httpx.TransportError):  # cut off before an answer
             assert answer.result().status_code >= 500
 
