@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from slicewatch.issue_codes import ISSUES
 from slicewatch.records import SliceResult
 from slicewatch.stacks import Stack, distinct, stacks
-
-SEVERITIES = ("info", "warning", "error")
-"""From the least to the most severe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +41,12 @@ class Check(NamedTuple):
     """One line of the table."""
 
     code: str
-    severity: str
     look: Callable[[Study], Iterable[Evidence]]
+
+    @property
+    def severity(self) -> str:
+        """By `issue_codes.ISSUES`."""
+        return ISSUES[self.code]
 
 
 def study_of(

@@ -31,8 +31,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from slicewatch.dataset import LabelMap
+from slicewatch.intensities import PRESETS
 from slicewatch.model_registry import Model, Registry
-from slicewatch.pixels import PRESETS
 from slicewatch.record import Record
 
 FILE = "dataset.toml"

@@ -1,7 +1,7 @@
 """Integrity checks: evidence that something in a study does not fit together.
 
-A check is a function from the study to its evidence, and a line of `CHECKS` with a code and a
-severity. None of them says that a study is authentic, and silence does not say so either.
+A check is a function from the study to its evidence, and a line of `CHECKS` with its code. None of
+them says that a study is authentic, and silence does not say so either.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 
 from slicewatch import dicom_times, spacing
 from slicewatch.checks import (
-    SEVERITIES,
     Check,
     Evidence,
     Study,
@@ -32,6 +31,7 @@ from slicewatch.forensics import (
     signatures,
     texture,
 )
+from slicewatch.issue_codes import SEVERITIES
 from slicewatch.records import UNIFORM_PIXELS, IntegrityIssue, SliceResult
 from slicewatch.stacks import SAME_PLANE_MM, is_placed
 
@@ -346,29 +346,29 @@ def _irregular(kind: spacing.Kind) -> Callable[[Study], Iterator[Evidence]]:
 
 CHECKS: tuple[Check, ...] = (
     # identity
-    Check("instance-changed", "error", _changed_instances),
-    Check("mixed-patients", "error", _mixed_patients),
-    Check("mixed-patients-in-study", "error", _mixed_patients_in_study),
-    Check("mixed-frames-of-reference", "warning", _mixed_frames_of_reference),
-    Check("study-uid-mismatch", "error", _other_study),
-    Check("misfiled-object", "error", _misfiled),
+    Check("instance-changed", _changed_instances),
+    Check("mixed-patients", _mixed_patients),
+    Check("mixed-patients-in-study", _mixed_patients_in_study),
+    Check("mixed-frames-of-reference", _mixed_frames_of_reference),
+    Check("study-uid-mismatch", _other_study),
+    Check("misfiled-object", _misfiled),
     # the file
-    Check("executable-preamble", "error", _executable_preambles),
-    Check("foreign-preamble", "warning", _foreign_preambles),
-    Check("meta-uid-mismatch", "warning", _meta_mismatch),
-    Check("trailing-data", "info", _trailing_data),
+    Check("executable-preamble", _executable_preambles),
+    Check("foreign-preamble", _foreign_preambles),
+    Check("meta-uid-mismatch", _meta_mismatch),
+    Check("trailing-data", _trailing_data),
     # pixels
-    Check("repeated-pixels", "warning", _repeated_pixels),
-    Check("duplicate-image", "info", _duplicate_images),
+    Check("repeated-pixels", _repeated_pixels),
+    Check("duplicate-image", _duplicate_images),
     # spacing
-    Check("slice-gap", "warning", _irregular(spacing.Kind.GAP)),
-    Check("uneven-spacing", "warning", _irregular(spacing.Kind.UNEVEN)),
-    Check("separate-stacks", "info", _irregular(spacing.Kind.STACK_BREAK)),
+    Check("slice-gap", _irregular(spacing.Kind.GAP)),
+    Check("uneven-spacing", _irregular(spacing.Kind.UNEVEN)),
+    Check("separate-stacks", _irregular(spacing.Kind.STACK_BREAK)),
     # times
-    Check("time-malformed", "warning", _malformed_times),
-    Check("time-in-future", "warning", _future_times),
-    Check("content-before-study", "warning", _content_before_study),
-    Check("content-before-acquisition", "warning", _content_before_acquisition),
+    Check("time-malformed", _malformed_times),
+    Check("time-in-future", _future_times),
+    Check("content-before-study", _content_before_study),
+    Check("content-before-acquisition", _content_before_acquisition),
     # forensic: what screening measured, compared over the study
     *outliers.CHECKS,
     *copy_move.CHECKS,
@@ -378,5 +378,3 @@ CHECKS: tuple[Check, ...] = (
     *signatures.CHECKS,
     *private_data.CHECKS,
 )
-
-CODES = frozenset(line.code for line in CHECKS)

@@ -40,6 +40,7 @@ from pathlib import Path
 from typing import Any
 
 from slicewatch import settings, tags
+from slicewatch.intensities import PRESETS
 
 _log = logging.getLogger(__name__)
 
@@ -318,8 +319,6 @@ class _Fields:
         return tuple(value)
 
     def preset(self, value: object, key: str) -> str:
-        from slicewatch.pixels import PRESETS
-
         if not isinstance(value, str) or value not in PRESETS:
             raise self.fault(key, f"is {value!r}; expected one of {', '.join(PRESETS)}")
         return value

@@ -39,14 +39,7 @@ class Voi:
 
 
 type Render = Callable[[NDArray[np.float32], Voi | None], NDArray[np.float32]]
-
-
-@dataclass(frozen=True, slots=True)
-class Preset:
-    """A named way to map modality units to display gray; `render` may leave 0..255."""
-
-    description: str
-    render: Render
+"""Maps modality units to display gray; what it returns may leave 0..255."""
 
 
 def _window(
@@ -69,14 +62,11 @@ def _stretch(values: NDArray[np.float32], low: float, high: float) -> NDArray[np
     return (values - np.float32(low)) * np.float32(255 / (high - low))
 
 
-def _fixed_window(description: str, centre: float, width: float) -> Preset:
-    return Preset(
-        f"{description}: centre {centre:g}, width {width:g} HU",
-        lambda values, _: _window(values, centre, width, "LINEAR"),
-    )
+def _fixed_window(centre: float, width: float) -> Render:
+    return lambda values, _: _window(values, centre, width, "LINEAR")
 
 
-def _percentiles(low: float, high: float) -> Preset:
+def _percentiles(low: float, high: float) -> Render:
     def render(values: NDArray[np.float32], _: Voi | None) -> NDArray[np.float32]:
         step = max(1, math.isqrt(values.size // _SAMPLES))
         sample = values[::step, ::step].ravel()
@@ -84,7 +74,7 @@ def _percentiles(low: float, high: float) -> Preset:
         ordered = np.partition(sample, ranks)
         return _stretch(values, float(ordered[ranks[0]]), float(ordered[ranks[1]]))
 
-    return Preset(f"frame's percentiles {low:g} to {high:g}", render)
+    return render
 
 
 def _full_range(values: NDArray[np.float32], _: Voi | None) -> NDArray[np.float32]:
@@ -102,20 +92,19 @@ def _file_window(values: NDArray[np.float32], voi: Voi | None) -> NDArray[np.flo
     return _full_range(values, voi)
 
 
-PRESETS: Mapping[str, Preset] = MappingProxyType(
+_RENDER: Mapping[str, Render] = MappingProxyType(
     {
-        "ct_soft_tissue": _fixed_window("CT soft tissue", 40, 400),
-        "ct_brain": _fixed_window("CT brain", 40, 80),
-        "ct_bone": _fixed_window("CT bone", 400, 1800),
-        "ct_lung": _fixed_window("CT lung", -600, 1500),
-        # MR has no unit, so only a stretch by the frame itself makes an 8-bit picture and the
-        # 16-bit original of it alike; the tails keep single hot pixels from darkening the rest.
+        "ct_soft_tissue": _fixed_window(40, 400),
+        "ct_brain": _fixed_window(40, 80),
+        "ct_bone": _fixed_window(400, 1800),
+        "ct_lung": _fixed_window(-600, 1500),
         "mr_percentile": _percentiles(0.5, 99.5),
-        "file_window": Preset("the file's window, or the frame's full range", _file_window),
-        "full_range": Preset("the frame's minimum to its maximum", _full_range),
-        "eight_bit": Preset("values 0 to 255 as they are", lambda values, _: values),
+        "file_window": _file_window,
+        "full_range": _full_range,
+        "eight_bit": lambda values, _: values,
     }
 )
+"""How `intensities.PRESETS` are done."""
 
 
 def to_gray(values: NDArray[np.float32], preset: str, voi: Voi | None = None) -> NDArray[np.uint8]:
@@ -124,7 +113,7 @@ def to_gray(values: NDArray[np.float32], preset: str, voi: Voi | None = None) ->
     Args:
         values: (rows, columns) in modality units (HU for CT), higher is brighter: MONOCHROME1
             was inverted and colour reduced to luminance before. Not-a-number reads as 0.
-        preset: a key of `PRESETS`.
+        preset: a key of `intensities.PRESETS`.
         voi: the file's own windowing; only ``file_window`` looks at it.
 
     Returns:
@@ -136,9 +125,9 @@ def to_gray(values: NDArray[np.float32], preset: str, voi: Voi | None = None) ->
     if values.ndim != 2 or not values.size:
         raise ValueError(f"a frame has rows and columns, not the shape {values.shape}")
     try:
-        render = PRESETS[preset].render
+        render = _RENDER[preset]
     except KeyError:
-        raise ValueError(f"intensity preset {preset!r} is none of {', '.join(PRESETS)}") from None
+        raise ValueError(f"intensity preset {preset!r} is none of {', '.join(_RENDER)}") from None
     values = np.asarray(values, np.float32)
     if not math.isfinite(float(values.sum(dtype=np.float64))):
         values = np.nan_to_num(values, posinf=_FAR, neginf=-_FAR)

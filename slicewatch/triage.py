@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from slicewatch import settings as app_settings
-from slicewatch.checks import SEVERITIES
-from slicewatch.integrity import CODES
+from slicewatch.issue_codes import ISSUES, SEVERITIES
 from slicewatch.records import Finding, IntegrityIssue, Lane, LaneFlag
 from slicewatch.toml_lines import KeyPath, dotted, line_of, line_of_error
 
@@ -380,7 +379,7 @@ _CONDITIONS: dict[str, dict[str, _Read]] = {
         "min_count": _whole(1, 100_000),
     },
     "integrity": {
-        "code": _texts("one of " + ", ".join(sorted(CODES)), CODES.__contains__),
+        "code": _texts("one of " + ", ".join(sorted(ISSUES)), ISSUES.__contains__),
         "min_severity": _severity,
         "min_count": _whole(1, 100_000),
     },

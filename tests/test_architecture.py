@@ -27,6 +27,7 @@ MAY_IMPORT = {
 }
 OURS = {name.removesuffix(".py") for name in MAY_IMPORT} | {"demo", "tests"}
 HEAVY = (
+    "numpy",
     "onnxruntime",
     "pydicom",
     "PIL",

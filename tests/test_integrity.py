@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slicewatch import dicom
-from slicewatch.checks import SEVERITIES
 from slicewatch.dicom_times import UNKNOWN_ZONE, lead, parse
 from slicewatch.forensics import evidence
-from slicewatch.integrity import CHECKS, CODES, check
+from slicewatch.integrity import CHECKS, check
+from slicewatch.issue_codes import ISSUES, SEVERITIES
 from slicewatch.records import UNIFORM_PIXELS, IntegrityIssue, Outcome, Reason, SliceResult
 from tests.slice_results import (
     CORONAL,
@@ -82,8 +82,8 @@ def test_sound_studies_raise_no_issue(name: str) -> None:
 
 
 def test_the_table_has_one_line_a_code_with_a_known_severity() -> None:
-    assert len(CODES) == len(CHECKS)
-    assert {line.severity for line in CHECKS} <= set(SEVERITIES)
+    assert sorted(ISSUES) == sorted(line.code for line in CHECKS)
+    assert set(ISSUES.values()) <= set(SEVERITIES)
 
 
 # --- identity ---------------------------------------------------------------------------------

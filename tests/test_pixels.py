@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from slicewatch.pixels import PADDING, PRESETS, Voi, letterbox, to_gray, to_tensor
+from slicewatch.intensities import PRESETS
+from slicewatch.pixels import PADDING, Voi, letterbox, to_gray, to_tensor
 
 
 def frame(*values: float) -> NDArray[np.float32]:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slicewatch import settings
-from slicewatch.integrity import CODES, SEVERITIES
+from slicewatch.issue_codes import ISSUES, SEVERITIES
 from slicewatch.records import Finding, FindingSlice, IntegrityIssue, Lane, LaneFlag
 from slicewatch.toml_lines import line_of
 from slicewatch.triage import Policy, PolicyError, apply, load_policy, triage
@@ -326,7 +326,7 @@ some_findings = st.lists(
     max_size=6,
 )
 some_issues = st.lists(
-    st.builds(issue, st.sampled_from(sorted(CODES)), st.sampled_from(SEVERITIES)), max_size=5
+    st.builds(issue, st.sampled_from(sorted(ISSUES)), st.sampled_from(SEVERITIES)), max_size=5
 )
 
 

@@ -78,6 +78,6 @@ def _shared(frames: Sequence[SliceResult]) -> list[tuple[int, int]]:
 
 
 CHECKS = (
-    Check("copied-region", "warning", _within),
-    Check("copied-region-between-slices", "warning", _between),
+    Check("copied-region", _within),
+    Check("copied-region-between-slices", _between),
 )

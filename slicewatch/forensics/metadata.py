@@ -151,9 +151,9 @@ def _apart_in_time(study: Study) -> Iterator[Evidence]:
 
 
 CHECKS = (
-    Check("mixed-equipment", "warning", _mixed_equipment),
-    Check("mixed-settings", "warning", _mixed_settings),
-    Check("serial-number-shared", "warning", _one_serial_number),
-    Check("exposure-contradiction", "warning", _exposure),
-    Check("time-outlier", "warning", _apart_in_time),
+    Check("mixed-equipment", _mixed_equipment),
+    Check("mixed-settings", _mixed_settings),
+    Check("serial-number-shared", _one_serial_number),
+    Check("exposure-contradiction", _exposure),
+    Check("time-outlier", _apart_in_time),
 )

@@ -126,8 +126,8 @@ def _not_measured(study: Study) -> Iterator[Evidence]:
 
 
 CHECKS = (
-    Check("not-measured", "info", _not_measured),
-    Check("noise-outlier", "warning", _noise),
-    Check("sharpness-outlier", "warning", _sharpness),
-    Check("table-outlier", "warning", _table),
+    Check("not-measured", _not_measured),
+    Check("noise-outlier", _noise),
+    Check("sharpness-outlier", _sharpness),
+    Check("table-outlier", _table),
 )

@@ -167,9 +167,9 @@ def _polyglots(study: Study) -> Iterator[Evidence]:
 
 
 CHECKS = (
-    Check("polyglot-file", "error", _polyglots),
-    Check("private-program", "error", _programs),
-    Check("private-archive", "warning", _archives),
-    Check("private-opaque", "info", _opaque),
-    Check("private-oversized", "info", _oversized),
+    Check("polyglot-file", _polyglots),
+    Check("private-program", _programs),
+    Check("private-archive", _archives),
+    Check("private-opaque", _opaque),
+    Check("private-oversized", _oversized),
 )

@@ -123,9 +123,9 @@ def _mixed(study: Study) -> Iterator[Evidence]:
 
 
 CHECKS = (
-    Check("compression-traces", "warning", _compressed),
-    Check("resampling-traces", "info", _resampled),
-    Check("lossy-undeclared", "warning", _undeclared),
-    Check("lossy-contradiction", "warning", _contradictory),
-    Check("lossy-mixed", "warning", _mixed),
+    Check("compression-traces", _compressed),
+    Check("resampling-traces", _resampled),
+    Check("lossy-undeclared", _undeclared),
+    Check("lossy-contradiction", _contradictory),
+    Check("lossy-mixed", _mixed),
 )

@@ -232,7 +232,7 @@ def _partly_signed(study: Study) -> Iterator[Evidence]:
 
 
 CHECKS = (
-    Check("signature-invalid", "error", _invalid),
-    Check("signature-missing", "warning", _partly_signed),
-    Check("signature-unchecked", "info", _unchecked),
+    Check("signature-invalid", _invalid),
+    Check("signature-missing", _partly_signed),
+    Check("signature-unchecked", _unchecked),
 )

@@ -169,6 +169,6 @@ def _continued(found: NDArray[np.bool_]) -> list[bool]:
 
 
 CHECKS = (
-    Check("smoothed-region", "warning", _quiet),
-    Check("foreign-noise", "warning", _white),
+    Check("smoothed-region", _quiet),
+    Check("foreign-noise", _white),
 )
