@@ -22,6 +22,7 @@ from edge.pseudonyms import Pseudonyms
 from edge.receiver import Receiver
 from edge.snapshot import Snapshot
 from edge.spool import Spool
+from edge.statement import site_screening
 from edge.status_server import StatusServer
 from edge.study_watch import StudyWatch
 from edge.uploader import Uploader, whole
@@ -70,6 +71,12 @@ class Agent:
         journal_is_new |= not journal.spooled()
         self._recover(first_state, journal_is_new)
         outside = deidentifier.outside if deidentifier else _same
+        look_first = config.look_first
+        registry = Registry.load(look_first.models) if look_first else None
+        thresholds = {
+            model.key: max(model.threshold, look_first.score if look_first else 0.0)
+            for model in (registry.models if registry else ())
+        }
         self._uploader = Uploader(
             config.cloud,
             spool,
@@ -77,6 +84,7 @@ class Agent:
             prepare=deidentified(spool, deidentifier) if deidentifier else whole(spool),
             outside=outside,
             keep_sent=config.spool.keep_sent_h > 0,
+            statement=site_screening(journal, thresholds, outside),
         )
         self._watch = StudyWatch(journal, config.study)
         intake = Intake(
@@ -88,10 +96,10 @@ class Agent:
         )
         self._intake = intake
         self._looking: LookingFirst | None = None
-        if config.look_first is not None:
+        if look_first is not None and registry is not None:
             self._looking = LookingFirst(
-                config.look_first,
-                Registry.load(config.look_first.models),
+                look_first,
+                registry,
                 spool,
                 journal,
                 self._uploader,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,8 @@ type Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 type Route = Literal["send", "night", "summary"]
 
 _MIB = 1 << 20
+_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
+_OWN_HEADERS = ("authorization", "content-length", "content-type", "host", "x-functions-key")
 _ROUTES = ("send", "night", "summary")
 _OPTIONS = ("uids", "device", "institution", "patient", "full_dates", "modified_dates")
 
@@ -87,10 +90,16 @@ class Spool:
 
 @dataclass(frozen=True, slots=True)
 class Cloud:
-    """Where objects go: `url` is the service's base, with ``/api``. Times in seconds."""
+    """Where objects go: `url` is the service's base, with ``/api``. Times in seconds.
+
+    `key_file` holds a function key; `token_file` a bearer token (RFC 6750), which something else
+    renews: it is read anew for each request. `headers` go with every request.
+    """
 
     url: str
     key_file: Path | None
+    token_file: Path | None
+    headers: dict[str, str]
     ca_file: Path | None
     connections: int
     batch_objects: int
@@ -274,6 +283,8 @@ def _cloud(table: Table) -> Cloud:
     cloud = Cloud(
         url=url,
         key_file=table.file("key_file") if table.peek("key_file") is not None else None,
+        token_file=table.file("token_file") if table.peek("token_file") is not None else None,
+        headers=_headers(table),
         ca_file=table.file("ca_file") if table.peek("ca_file") is not None else None,
         connections=table.whole("connections", 2, 1, 16),
         batch_objects=table.whole("batch_objects", 32, 1, 1000),
@@ -285,6 +296,17 @@ def _cloud(table: Table) -> Cloud:
     )
     table.done()
     return cloud
+
+
+def _headers(table: Table) -> dict[str, str]:
+    headers = table.table("headers")
+    for name in headers.content:
+        if not _FIELD_NAME.fullmatch(name) or name.lower() in _OWN_HEADERS:
+            raise headers.fault(name, "is no name of a header that may be set here")
+        value = headers.text(name)
+        if not (value.isascii() and value.isprintable()):
+            raise headers.fault(name, "expected printable ASCII characters")
+    return {name: str(value) for name, value in headers.content.items()}
 
 
 def _study(table: Table) -> Study:

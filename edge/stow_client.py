@@ -5,6 +5,7 @@ connections. A request is streamed, so its size never lies in memory.
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import ssl
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,8 @@ _REFERENCED_SOP_INSTANCE_UID = "00081155"
 _FAILURE_REASON = "00081197"
 _FAILED_SOP_SEQUENCE = "00081198"
 _REFERENCED_SOP_SEQUENCE = "00081199"
+
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750 section 2.1
 
 _PROCESSING_FAILURE = 0x0110
 """The one failure reason of PS3.18 table I.2-2 that says nothing about the object."""
@@ -78,13 +81,14 @@ class CloudClient:
     """One per thread of uploads; `close` ends its connections."""
 
     def __init__(self, config: Cloud) -> None:
-        headers = {"User-Agent": "slicewatch-edge"}
+        headers = {"User-Agent": "slicewatch-edge", **config.headers}
         if config.key_file is not None:
             headers["x-functions-key"] = config.key_file.read_text(encoding="utf-8").strip()
         verify: ssl.SSLContext | bool = True
         if config.ca_file is not None:
             verify = ssl.create_default_context(cafile=str(config.ca_file))
         self._url = config.url
+        self._token_file = config.token_file
         self._http = httpx.Client(
             headers=headers,
             verify=verify,
@@ -117,14 +121,34 @@ class CloudClient:
         }
         return self._exchange(f"{self._url}/dicomweb/studies", headers, body(), _read_store)
 
-    def close_study(self, study: str, instances: Sequence[str] | None) -> Answer:
+    def close_study(
+        self,
+        study: str,
+        instances: Sequence[str] | None,
+        screened: Sequence[dict[str, Any]] = (),
+    ) -> Answer:
         """Tell the cloud that a study is complete, with the list of its instances where it is
-        known. READ: noted; NOT_THESE: the cloud does not know the study, or the list is refused.
+        known, and what was screened on site. READ: noted; NOT_THESE: the cloud does not know the
+        study, or the list is refused.
         """
-        body = b"" if instances is None else json.dumps({"instances": instances}).encode()
+        told: dict[str, Any] = {}
+        if instances is not None:
+            told["instances"] = instances
+        if screened:
+            told["screened_at_edge"] = screened
+        body = json.dumps(told).encode() if told else b""
         url = f"{self._url}/studies/{study}/close"
         headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
         return self._exchange(url, headers, iter([body]), lambda _: Answer(Verdict.READ))
+
+    def _authorization(self) -> dict[str, str]:
+        """Read each time: tokens live about an hour, and something on site renews them."""
+        if self._token_file is None:
+            return {}
+        token = self._token_file.read_text(encoding="ascii").strip()
+        if not _TOKEN.fullmatch(token):
+            raise ValueError("no token")
+        return {"Authorization": f"Bearer {token}"}
 
     def _exchange(
         self,
@@ -133,6 +157,11 @@ class CloudClient:
         body: Iterator[bytes],
         read: Callable[[bytes], Answer],
     ) -> Answer:
+        try:
+            headers |= self._authorization()
+        except (OSError, ValueError) as error:
+            text = f"cloud.token_file holds no token: {type(error).__name__}"
+            return Answer(Verdict.MISCONFIGURED, text)
         try:
             with self._http.stream("POST", url, headers=headers, content=body) as response:
                 content = _bounded(response)

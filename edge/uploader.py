@@ -15,6 +15,7 @@ from edge.config import Cloud
 from edge.entries import Entry, State
 from edge.journal import Journal
 from edge.spool import Damaged, Spool
+from edge.statement import Statement
 from edge.stow_client import Answer, CloudClient, Part, Verdict, file_part
 
 _log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class Uploader:
         prepare: see `Prepare`; `whole` for objects that leave as they came.
         outside: the UID that the cloud knows for one of the site's.
         keep_sent: whether files stay after they were sent.
+        statement: what was screened on site, for the close of a study.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Uploader:
         prepare: Prepare,
         outside: Callable[[str], str] = lambda uid: uid,
         keep_sent: bool = False,
+        statement: Statement = lambda study: [],
     ) -> None:
         self._config = config
         self._spool = spool
@@ -57,6 +60,7 @@ class Uploader:
         self._prepare = prepare
         self._outside = outside
         self._keep_sent = keep_sent
+        self._statement = statement
         self.backoff = Backoff(config.backoff_first_s, config.backoff_max_s)
         self._stop = threading.Event()
         self._work = threading.Condition()
@@ -252,7 +256,7 @@ class Uploader:
                 uid if generated else self._outside(uid)
                 for uid, generated in self._journal.instances(study.uid)
             ]
-        answer = client.close_study(self._outside(study.uid), instances)
+        answer = client.close_study(self._outside(study.uid), instances, self._statement(study.uid))
         if answer.verdict in (Verdict.READ, Verdict.NOT_THESE):
             self._journal.mark_closed(study.uid, settled)
             self.backoff.succeeded()

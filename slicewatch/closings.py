@@ -62,6 +62,20 @@ def expected_instances(storage: Storage, study: str) -> tuple[str, ...] | None:
     return tuple(sorted({uid for closing in closings for uid in closing["instances"]}))
 
 
+def awaited_instances(storage: Storage, study: str) -> tuple[str, ...] | None:
+    """`expected_instances` but for those that an edge agent holds: nobody waits for these."""
+    expected = expected_instances(storage, study)
+    if expected is None:
+        return None
+    held = {
+        uid
+        for one in screened_at_edge(storage, study)
+        if one.whereabouts.is_on_site
+        for uid in one.instances
+    }
+    return tuple(uid for uid in expected if uid not in held)
+
+
 def screened_at_edge(storage: Storage, study: str) -> tuple[EdgeScreening, ...]:
     """What edge agents say of the study's instances; of each instance, what was said last."""
     said: dict[str, tuple[EdgeScreening, EdgeDetection | None]] = {}

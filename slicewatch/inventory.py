@@ -203,7 +203,7 @@ def take(
     pending = [n for n in batches if n > request.after and n not in results]
     answer = pending[:MOST_BATCHES]
     more = len(pending) > len(answer)
-    expected = closings.expected_instances(storage, study)
+    awaited = closings.awaited_instances(storage, study)
     return Inventory(
         received=len(names),
         batches=tuple(answer),
@@ -211,8 +211,8 @@ def take(
         more=more,
         unassigned=len(waiting),
         done=BatchResult(-1, *(sum(int(r[k]) for r in results.values()) for k in _COUNTS)),
-        closed=expected is not None,
-        missing=len(missing_instances(names, expected or ())),
+        closed=awaited is not None,
+        missing=len(missing_instances(names, awaited or ())),
         listed=listed,
     )
 

@@ -79,7 +79,7 @@ class Inventory(Record):
         unassigned: received, in no batch yet.
         done: totals of the batches screened already.
         closed: the sender said that the study is complete; `missing` counts the SOP instance
-            UIDs that it listed and that have not come.
+            UIDs that it listed, does not hold at the edge, and that have not come.
         listed: the answer goes by the objects that are stored, not by notes of their arrival.
     """
 

@@ -49,6 +49,7 @@ def test_of_an_instance_the_last_word_counts_and_every_instance_stays_expected(
     closings.close_study(storage, study, None, [screening("1.1", "1.2")])
     closings.close_study(storage, study, ["1.3"], [screening("1.2", at=Whereabouts.SENT)])
     closings.close_study(storage, study, None)
+    assert closings.awaited_instances(storage, study) == ("1.2", "1.3"), "not what is held"
     assert closings.expected_instances(storage, study) == ("1.1", "1.2", "1.3")
     found = {one.whereabouts: one.instances for one in closings.screened_at_edge(storage, study)}
     assert found == {Whereabouts.HELD: ("1.1",), Whereabouts.SENT: ("1.2",)}

@@ -50,6 +50,8 @@ class Cloud:
         offers: how often each of them was offered in a request that was read to its end.
         order: SHA-256 of the objects as they were stored first.
         closed: the instance lists (or `None`) that studies were closed with.
+        statements: what was said to be screened at the edge, by study.
+        headers: of the last request.
         refuses: gives a failure reason for an object, or `None`.
     """
 
@@ -59,6 +61,8 @@ class Cloud:
         self.order: list[str] = []
         self.sizes: list[int] = []
         self.closed: list[tuple[str, list[str] | None]] = []
+        self.statements: dict[str, list[dict[str, Any]]] = {}
+        self.headers: dict[str, str] = {}
         self.faults: Faults = lambda number, objects: None
         self.refuses: Callable[[Stored], int | None] = lambda stored: None
         self.requests = 0
@@ -70,6 +74,7 @@ class Cloud:
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
+                cloud.headers = {name.lower(): value for name, value in self.headers.items()}
                 if self.path.endswith("/close"):
                     cloud._close(self.path.split("/")[-2], body)
                     self.answer(202, b"{}", {})
@@ -121,7 +126,9 @@ class Cloud:
 
     def _close(self, study: str, body: bytes) -> None:
         with self.lock:
-            self.closed.append((study, json.loads(body)["instances"] if body else None))
+            told = json.loads(body) if body else {}
+            self.statements[study] = told.get("screened_at_edge", [])
+            self.closed.append((study, told.get("instances")))
 
     def _store(self, handler: Any, body: bytes) -> None:
         _, parameters = multipart.media_type(handler.headers["Content-Type"])

@@ -9,6 +9,7 @@ import pytest
 from edge.config import LookFirst, Night
 from edge.entries import Entry, Look, State
 from edge.look_first import route
+from slicewatch import closings
 from tests import studies
 from tests.edge.cloud import Cloud
 from tests.edge.running_agent import Dcmtk, RunningAgent, wait_for
@@ -64,6 +65,18 @@ def test_a_suspicious_slice_leaves_at_once_with_its_neighbours_and_a_summary_tel
     assert "sent in the night window" in told[studies.new_uid("study", 62)]
     lists = dict(cloud.closed)
     assert len(lists[studies.new_uid("study", 61)] or []) == 13, "what stays counts as missing"
+    [all_held] = closings.read_statement(cloud.statements[studies.new_uid("study", 61)])
+    assert (all_held.whereabouts, len(all_held.instances)) == ("held", 12)
+    assert (all_held.model.partition("@")[0], all_held.outcome) == (NAME, "screened")
+    assert len(all_held.model_sha256) == 64
+    said = closings.read_statement(cloud.statements[studies.new_uid("study", 62)])
+    assert {one.whereabouts: len(one.instances) for one in said} == {"sent": 4, "later": 8}
+    seen = [found.sop_instance_uid for one in said for found in one.detections]
+    assert seen == [
+        header.sop_instance_uid
+        for header in sorted(sent, key=lambda header: header.instance_number or 0)
+        if header.modality == "CT" and header.instance_number in _LESION
+    ]
 
 
 def test_what_no_model_covers_is_never_held_back(

@@ -25,6 +25,8 @@ def cloud_config(url: str, **changed: object) -> CloudConfig:
     values: dict[str, object] = {
         "url": url,
         "key_file": None,
+        "token_file": None,
+        "headers": {},
         "ca_file": None,
         "connections": 2,
         "batch_objects": 4,
@@ -315,3 +317,27 @@ def _together(threads: list[threading.Thread]) -> None:
         thread.start()
     for thread in threads:
         thread.join()
+
+
+def test_a_renewed_token_and_the_extra_headers_go_with_every_request(
+    tmp_path: Path, cloud: Cloud
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("eyJ.first-1_~=\n")
+    config = cloud_config(cloud.url, token_file=token, headers={"X-Gateway": "site-7"})
+    client = CloudClient(config)
+    assert client.close_study("1.2", []).verdict is Verdict.READ
+    assert cloud.headers["authorization"] == "Bearer eyJ.first-1_~="
+    assert cloud.headers["x-gateway"] == "site-7"
+    token.write_text("second")
+    client.close_study("1.2", [])
+    assert cloud.headers["authorization"] == "Bearer second"
+    for broken in ("two words", "", "l\u00e9"):
+        token.write_text(broken)
+        answer = client.close_study("1.2", [])
+        assert answer.verdict is Verdict.MISCONFIGURED
+        assert answer.text.startswith("cloud.token_file holds no token")
+    token.unlink()
+    assert client.close_study("1.2", []).verdict is Verdict.MISCONFIGURED
+    assert cloud.headers["authorization"] == "Bearer second", "nothing was sent without one"
+    client.close()
