@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import io
 import json
 import os
@@ -210,6 +211,19 @@ def test_a_body_that_is_not_what_it_should_be_is_told_and_kept(
     assert response.status_code == status
     assert error_of(response)["code"] == (code or "wrong-media-type")
     assert quarantined(storage, body)
+
+
+@pytest.mark.parametrize("door", ["stow_store", "studies_upload", "study_close"])
+def test_a_compressed_body_is_refused_with_the_remedy(call: Any, seed: int, door: str) -> None:
+    study, files = a_study(seed, 1)
+    call("stow_store", stow(related(*files.values())))
+    content_type = f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'
+    headers = {"Content-Type": content_type, "Content-Encoding": "gzip"}
+    body = gzip.compress(related(*files.values()))
+    response = call(door, request("POST", "x", body, headers=headers, study=study))
+    assert response.status_code == 415
+    assert error_of(response)["code"] == "content-encoding"
+    assert "without Content-Encoding" in error_of(response)["remedy"]
 
 
 def test_of_a_body_that_is_cut_nothing_is_stored(call: Any, storage: Storage, seed: int) -> None:

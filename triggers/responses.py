@@ -112,8 +112,10 @@ def unknown_study() -> Problem:
 
 
 def body_of(request: func.HttpRequest, max_bytes: int) -> bytes:
-    """The request's body. Raises `Problem`: 400 when empty, 413 when over `max_bytes`."""
-    body = request.get_body()
+    """The request's body. Raises `Problem`: 400 when empty, 413 when over `max_bytes`, 415 when
+    it is compressed.
+    """
+    body = plain_body(request)
     if not body:
         raise Problem(400, "empty-body", "the request has no body", "send the objects in the body")
     if len(body) > max_bytes:
@@ -124,6 +126,22 @@ def body_of(request: func.HttpRequest, max_bytes: int) -> bytes:
             "send the study in several requests, or raise SLICEWATCH_MAX_REQUEST_BYTES",
         )
     return body
+
+
+def plain_body(request: func.HttpRequest) -> bytes:
+    """The request's body, empty or not. Raises `Problem` (415) when it is compressed, which would
+    read as a body that is damaged, and could grow without bound.
+    """
+    coding = request.headers.get("Content-Encoding", "").strip().lower()
+    if coding not in ("", "identity"):
+        raise Problem(
+            415,
+            "content-encoding",
+            "the body has a Content-Encoding, and none is accepted",
+            "send the body as it is, without Content-Encoding",
+            headers={"Accept-Encoding": "identity"},
+        )
+    return request.get_body()
 
 
 def _unavailable(code: str, message: str) -> Problem:

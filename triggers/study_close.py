@@ -13,7 +13,14 @@ from slicewatch.identity import Role
 from slicewatch.records import EdgeScreening
 from triggers import access
 from triggers.admission import ensure_review, start_review, tell_review
-from triggers.responses import Problem, answers_problems, as_json, study_of, unknown_study
+from triggers.responses import (
+    Problem,
+    answers_problems,
+    as_json,
+    plain_body,
+    study_of,
+    unknown_study,
+)
 
 bp = df.Blueprint()
 
@@ -35,7 +42,7 @@ def study_close(req: func.HttpRequest, client: df.SyncDurableFunctionsClient) ->
     """
     access.require(req, Role.UPLOADER)
     study = study_of(req)
-    expected, at_edge = _said(req.get_body())
+    expected, at_edge = _said(plain_body(req))
     store, config = storage.current(), settings.current()
     received = inventory.received(store, study)
     if not received:

@@ -15,7 +15,7 @@ from slicewatch.records import Lane
 from slicewatch.uids import is_uid
 from triggers import access
 from triggers.dicomweb import answers_dicomweb, query_of, service_url, warning
-from triggers.responses import Problem
+from triggers.responses import Problem, plain_body
 
 _MAX_BODY = 1 << 16
 _TRANSACTION = ("transaction-uid", "transactionuid")
@@ -67,7 +67,7 @@ def payload_of(request: func.HttpRequest) -> dict[str, Any]:
         raise Problem(
             415, "wrong-media-type", f"the body is not {DICOM_JSON}", f"send {DICOM_JSON}"
         )
-    body = request.get_body()
+    body = plain_body(request)
     if len(body) > _MAX_BODY:
         raise Problem(
             413, "too-large", f"the body is over {_MAX_BODY} bytes", "send what has changed alone"

@@ -178,6 +178,25 @@ def test_a_clean_study_with_a_poisoned_slice_is_incomplete(app: RunningApp, seed
     assert [one.reason for one in review.coverage.rejected] == [Reason.DECODE_FAILED]
 
 
+def test_a_clean_study_of_which_a_slice_was_refused_is_incomplete(
+    app: RunningApp, seed: int
+) -> None:
+    series = studies.ct_series(5, seed=seed)
+    study = studies.new_uid("study", seed)
+    *good, last = [studies.to_bytes(one) for one in series]
+    answer = app.store([*good, last[:-500]], study)
+    assert answer.status_code == 202, answer.text
+    # Its sender lists what was taken, so that nothing is missing: only the refusal tells.
+    assert app.close(study, [one.SOPInstanceUID for one in series[:-1]]).status_code == 202
+    review = app.await_review(study)
+    assert review.status is StudyStatus.INCOMPLETE
+    assert (review.coverage.screened, review.coverage.missing) == (4, ())
+    (rejected,) = review.coverage.rejected
+    assert (rejected.reason, rejected.count) == (Reason.TRUNCATED, 1)
+    assert app.store([last], study).status_code == 200, "it is sent again, and well"
+    assert app.await_review(study, generation=2).status is StudyStatus.NOT_FLAGGED
+
+
 def test_a_listed_slice_that_never_comes_makes_the_study_incomplete(
     app: RunningApp, seed: int
 ) -> None:
