@@ -16,10 +16,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from slicewatch import catalogue, inventory, unfinished
+from slicewatch import catalogue, holdings, inventory, unfinished
 from slicewatch.catalogue import Cataloguer
 from slicewatch.limits import Limits, Rejected
 from slicewatch.records import Outcome, Reason, SliceResult
+from slicewatch.reporting import uids
 from slicewatch.settings import Settings
 from slicewatch.storage import INCOMING, QUARANTINE, Conflict, Storage, StorageUnavailable
 from slicewatch.uids import stated_uids
@@ -48,8 +49,9 @@ class Receipt:
 
     Attributes:
         position: of the object in its request, from 1.
-        blob: its name in ``incoming``; empty when it was rejected.
-        duplicate: the same bytes were there already.
+        blob: its name in ``incoming``; empty when it was rejected, or is a result that was made
+            here and comes back.
+        duplicate: the same bytes were there already, or the result is.
         conflicting: other bytes are there under its SOP instance UID; both are kept.
         quarantine: its name in ``quarantine`` when it was rejected and its bytes could be had.
         reason: why it was rejected; ``None`` when it is stored.
@@ -157,9 +159,21 @@ class Intake:
             return self._reject(
                 known, data, Rejected(Reason.WRONG_STUDY, "StudyInstanceUID differs")
             )
+        if self._is_own_result(known):
+            return replace(known, duplicate=True)
         self._open(known.study_instance_uid)
         self._cataloguer.enter(header, data)
         return self._store(known, data, catalogue.note(header))
+
+    def _is_own_result(self, known: Receipt) -> bool:
+        """Whether a PACS, or a router behind it, sends back what was made here and sent to it: it
+        is held, and it is nothing that came of the study. Taken as such, it would open a new
+        generation, whose results would be sent and come back in turn.
+        """
+        study, series = known.study_instance_uid, known.series_instance_uid
+        return uids.is_ours(study, series) and any(
+            one.instance == known.sop_instance_uid for one in holdings.results(self._storage, study)
+        )
 
     def _note(self, refused: Receipt, data: bytes) -> Receipt:
         """Tell the study, where the object still says to which it belongs."""

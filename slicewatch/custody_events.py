@@ -43,6 +43,8 @@ def arrived(
     rejected: defaultdict[str, Objects] = defaultdict(dict)
     for one in receipts:
         study = one.study_instance_uid
+        if one.reason is None and not one.blob:
+            continue  # a result of the study's own that came back: it was stored when it was made
         if one.reason is None:
             name = one.blob.removeprefix(f"{study}/")
             stored[study][name] = [one.sha256, one.size]

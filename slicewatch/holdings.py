@@ -57,8 +57,7 @@ def listing(
 
     The UIDs have been checked: they become a path.
     """
-    if series is None or not uids.is_ours(study, series):
-        yield from originals(storage, study, series, instance)
+    yield from originals(storage, study, series, instance)
     if series is None or uids.is_ours(study, series):
         for one in results(storage, study):
             if series in (None, one.series) and instance in (None, one.instance):

@@ -12,6 +12,7 @@ from durabletask.client import OrchestrationState
 from slicewatch import inventory, settings, storage, unfinished, worklist
 from slicewatch.identity import Role
 from slicewatch.records import Lane, Review, StudyStatus
+from slicewatch.reporting import stored
 from triggers import access
 from triggers.admission import is_known, progress_of
 from triggers.responses import answers_problems, as_json, study_of, unknown_study
@@ -26,7 +27,8 @@ def study_status(req: func.HttpRequest, client: df.SyncDurableFunctionsClient) -
     """Status, progress and the summary of the latest review.
 
     ``status`` is the orchestration's while there is one, else the review's; of a flagged study,
-    how far its readers are; ``failure`` says when a failed one is tried again. Of the forensic
+    how far its readers are; ``failure`` says when a failed one is tried again; ``report`` what was
+    made of the review for other systems, and what the PACS said of it. Of the forensic
     lane nothing is told to those who do not see it. 404: nothing of the study was received.
     """
     from slicewatch.visibility import shown
@@ -49,6 +51,7 @@ def study_status(req: func.HttpRequest, client: df.SyncDurableFunctionsClient) -
             "progress": progress or None,
             "orchestration": _orchestration(state),
             "review": _summary(review),
+            "report": stored.standing(store, study, review.generation) if review else None,
         }
     )
 
@@ -87,10 +90,12 @@ def _standing(
         return status
     # The items know more than an orchestration whose event is on its way, or that is long gone.
     instance = inventory.instance_id(review.study_instance_uid)
-    states = {item.state for item in worklist.of_review(store, review, instance)}
+    items = worklist.of_review(store, review, instance)
+    states = {item.state for item in items}
     if states == {"decided"}:
         return StudyStatus.REVIEWED
-    return StudyStatus.IN_REVIEW if states & {"claimed", "decided"} else status
+    begun = states & {"claimed", "decided"} or any(item.read for item in items)
+    return StudyStatus.IN_REVIEW if begun else status
 
 
 def _orchestration(state: OrchestrationState | None) -> dict[str, Any] | None:

@@ -57,7 +57,7 @@ def sweep(timer: func.TimerRequest, client: df.SyncDurableFunctionsClient) -> No
     for report in stored.unfinished(store):
         if report.is_due(datetime.now(UTC)):
             stored.open_report(store, report.study, report.generation, tries=report.tries + 1)
-            start_report(client, config, report.study, report.generation)
+            start_report(client, config, report.study, report.generation, "sweep")
             woken += 1
     stale = [
         blob.name

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from pydicom import Dataset
 
-from slicewatch import catalogue, decision, dicom_json, holdings, inventory, worklist
+from slicewatch import catalogue, corrections, decision, dicom_json, holdings, inventory, worklist
 from slicewatch.dicom import read, read_header
 from slicewatch.holdings import Held
 from slicewatch.limits import Limits
@@ -71,7 +71,8 @@ def make(storage: Storage, study: str, generation: int, limits: Limits) -> store
         remarks = tuple(_present(storage, source, limits))
         _report(storage, source, limits)
     for one in wanted:
-        _report(storage, source, limits, one)
+        before_it = readings[one.number - 2] if one.number > 1 else None
+        _report(storage, source, limits, one, before_it)
     return stored.Outcome(remarks=remarks)
 
 
@@ -81,12 +82,15 @@ def _file(reading: Reading) -> str:
 
 def _readings(storage: Storage, review: Review) -> Iterator[Reading]:
     """The decision on the clinical item, and its corrections; nothing of the forensic lane."""
-    for item in worklist.of_review(
-        storage, review, inventory.instance_id(review.study_instance_uid)
-    ):
-        if item.lane is Lane.CLINICAL and item.decided and item.decision:
-            reader = item.holder_name or item.holder or "unknown"
-            yield Reading(1, reader, item.decided, decision.stored(item.decision))
+    instance = inventory.instance_id(review.study_instance_uid)
+    for item in worklist.of_review(storage, review, instance):
+        if item.lane is not Lane.CLINICAL or not item.decided or item.decision is None:
+            continue
+        reader = item.holder_name or item.holder or "unknown"
+        yield Reading(1, reader, item.decided, decision.stored(item.decision))
+        for one in corrections.of_item(storage, item.id):
+            said = decision.stored(one.decision)
+            yield Reading(one.number + 1, one.name, one.time, said, one.reason)
 
 
 # --- what they are made of ----------------------------------------------------------------------
@@ -144,13 +148,15 @@ def _referenced(storage: Storage, one: Held, limits: Limits) -> Referenced:
 
 
 def _report(
-    storage: Storage, source: _Source, limits: Limits, reading: Reading | None = None
+    storage: Storage,
+    source: _Source,
+    limits: Limits,
+    reading: Reading | None = None,
+    before: Reading | None = None,
 ) -> None:
+    """Args: `before` is the reading that this one corrects."""
     review = source.review
-    previous = None
-    if reading is not None:
-        # The document of a reading replaces the one without; that of a correction says so, too.
-        previous = document.instance_uid(review)
+    previous = document.instance_uid(review, before) if reading else None
     report = document.build(
         review,
         source.subject,
