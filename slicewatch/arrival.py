@@ -12,9 +12,10 @@ import hashlib
 import threading
 from collections import deque
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 
 from slicewatch import catalogue, holdings, inventory, unfinished
 from slicewatch.catalogue import Cataloguer
@@ -25,8 +26,8 @@ from slicewatch.settings import Settings
 from slicewatch.storage import INCOMING, QUARANTINE, Conflict, Storage, StorageUnavailable
 from slicewatch.uids import stated_uids
 
-_WORKERS = 8
-_MOST_IN_FLIGHT = 2 * _WORKERS
+_WORKERS = 16
+_MOST_IN_FLIGHT = 16  # of one request
 _BYTES_IN_FLIGHT = 64 << 20
 _MAX_REASON = 1000  # of the 8 KiB that the metadata of a blob may have
 
@@ -104,22 +105,22 @@ class Intake:
         receipts: list[Receipt] = []
         flying: deque[tuple[Future[Receipt], int]] = deque()
         in_flight = 0
-        with ThreadPoolExecutor(_WORKERS, thread_name_prefix="arrival") as pool:
-            try:
-                for position, offered in enumerate(objects, start=1):
-                    size = len(offered.data)
-                    while flying and (
-                        len(flying) >= _MOST_IN_FLIGHT or in_flight + size > _BYTES_IN_FLIGHT
-                    ):
-                        future, freed = flying.popleft()
-                        receipts.append(future.result())
-                        in_flight -= freed
-                    flying.append((pool.submit(self.receive, offered, position), size))
-                    in_flight += size
-                receipts.extend(future.result() for future, _ in flying)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        try:
+            for position, offered in enumerate(objects, start=1):
+                size = len(offered.data)
+                while flying and (
+                    len(flying) >= _MOST_IN_FLIGHT or in_flight + size > _BYTES_IN_FLIGHT
+                ):
+                    future, freed = flying.popleft()
+                    receipts.append(future.result())
+                    in_flight -= freed
+                flying.append((_pool().submit(self.receive, offered, position), size))
+                in_flight += size
+            receipts.extend(future.result() for future, _ in flying)
+        except BaseException:
+            # What runs already may still store its object; a sender that repeats finds it.
+            wait([future for future, _ in flying if not future.cancel()])
+            raise
         self._note_arrivals(receipts)
         return receipts
 
@@ -271,6 +272,12 @@ def refuse_whole(storage: Storage, data: bytes, rejected: Rejected, source: str)
     return Receipt(
         1, len(data), quarantine=name, sha256=sha256, reason=rejected.reason, detail=rejected.detail
     )
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """The threads of all requests of this process: starting some for each one costs more."""
+    return ThreadPoolExecutor(_WORKERS, thread_name_prefix="arrival")
 
 
 def quarantine(storage: Storage, data: bytes, rejected: Rejected, source: str) -> tuple[str, str]:

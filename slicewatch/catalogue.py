@@ -22,7 +22,7 @@ import contextlib
 import json
 import sys
 import threading
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 from slicewatch import holdings
 from slicewatch.holdings import Held
 from slicewatch.limits import Limits, Rejected
-from slicewatch.storage import INCOMING, Conflict, Storage
+from slicewatch.storage import INCOMING, BlobMissing, Conflict, Storage
 
 if TYPE_CHECKING:
     from slicewatch.dicom import Header
@@ -126,8 +126,41 @@ class Cataloguer:
         key = header.study_instance_uid, header.series_instance_uid
         with self._lock:
             if key not in self._entered:
-                enter(self._storage, *key, data)
+                if not _arrives_again(self._storage, *key):
+                    enter(self._storage, *key, data)
+                    _remember(self._storage, *key)
                 self._entered.add(key)
+
+
+_KNOWN_AT_MOST = 4096
+_known: OrderedDict[tuple[Storage, str, str], None] = OrderedDict()
+_known_lock = threading.Lock()
+
+
+def _arrives_again(storage: Storage, study: str, uid: str) -> bool:
+    """Stamp a study of which this process entered the series; ``False`` when it did not, or when
+    somebody removed the study since. Entering them again would say nothing new.
+    """
+    with _known_lock:
+        if (storage, study, uid) not in _known:
+            return False
+    try:
+        storage.merge_entity(CATALOGUE, _stamp(study))
+    except BlobMissing:
+        return False
+    return True
+
+
+def _remember(storage: Storage, study: str, uid: str) -> None:
+    with _known_lock:
+        _known[storage, study, uid] = None
+        while len(_known) > _KNOWN_AT_MOST:
+            _known.popitem(last=False)
+
+
+def _stamp(study: str) -> Json:
+    """The study's entity, as far as every request that brings something of it sets it."""
+    return {"PartitionKey": _STUDIES, "RowKey": study, "arrived": datetime.now(UTC).isoformat()}
 
 
 def note(header: Header) -> dict[str, str]:
@@ -250,11 +283,7 @@ def enter(storage: Storage, study: str, uid: str, data: bytes) -> None:
     of_study["0020000D"] = {"vr": "UI", "Value": [study]}
     of_series["0020000E"] = {"vr": "UI", "Value": [uid]}
     date = str((of_study.get("00080020", {}).get("Value") or [""])[0])
-    stamp = {
-        "PartitionKey": _STUDIES,
-        "RowKey": study,
-        "arrived": datetime.now(UTC).isoformat(),
-    }
+    stamp = _stamp(study)
     try:
         attributes = {"date": date, "attributes": json.dumps(of_study)}
         storage.insert_entity(CATALOGUE, stamp | attributes)

@@ -35,7 +35,7 @@ class StorageUnavailable(Exception):
 
 
 class BlobMissing(KeyError):
-    """No such blob; the argument is ``container/name``."""
+    """No such blob or entity; the argument is ``container/name``, or the table."""
 
 
 class Conflict(Exception):
@@ -224,21 +224,33 @@ class Storage:
             )
 
     def merge_entity(self, table: str, entity: Mapping[str, Any]) -> None:
-        """Set these properties of an entity and leave its others; make it where it is missing."""
+        """Set these properties of an entity and leave its others. Raises `BlobMissing` when there
+        is no such entity.
+        """
         from azure.data.tables import UpdateMode
 
         with _faults(table):
-            self._account.table(table).upsert_entity(dict(entity), mode=UpdateMode.MERGE)
+            self._account.table(table).update_entity(dict(entity), mode=UpdateMode.MERGE)
 
     def entities(
-        self, table: str, query: str, parameters: Mapping[str, Any]
+        self,
+        table: str,
+        query: str,
+        parameters: Mapping[str, Any],
+        select: Sequence[str] | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """Entities that match an OData filter with ``@name`` parameters."""
+        """Entities that match an OData filter with ``@name`` parameters, each with its ETag under
+        ``etag`` and, where it was given, the service's time of its last change under ``timestamp``.
+
+        Args:
+            select: the properties that are given; all without it.
+        """
         with _faults(table):
             for found in self._account.table(table).query_entities(
-                query, parameters=dict(parameters)
+                query, parameters=dict(parameters), select=list(select) if select else None
             ):
-                yield {**found, "etag": found.metadata["etag"]}
+                told = found.metadata
+                yield {**found, "etag": told["etag"], "timestamp": told["timestamp"]}
 
     # --- queues
 

@@ -222,7 +222,7 @@ def test_the_catalogue_is_rebuilt_from_the_objects(
     series = value(web.search_for_series(study)[0], qido.SERIES_UID)
     before = web.search_for_instances(study)
     for partition, row in (("study", study), (study, series)):
-        storage._table(catalogue.CATALOGUE).delete_entity(partition, row)
+        storage._account.table(catalogue.CATALOGUE).delete_entity(partition, row)
     for blob in storage.listing(INCOMING, f"{study}/"):  # as something else than a door stores
         storage.write(INCOMING, blob.name, storage.read(INCOMING, blob.name))
     assert web.search_for_series(study) == []
