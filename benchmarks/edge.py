@@ -17,36 +17,25 @@ Needs DCMTK (`apt-get install dcmtk`), requirements-edge.txt and the real studie
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import shutil
-import signal
-import socket
 import statistics
 import subprocess
-import sys
 import tempfile
-import threading
 import time
-import urllib.request
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pydicom
 
-from slicewatch import multipart
+from benchmarks.edge_site import NO_DELAY, Sink, agent, free_port, listens, storescu, wait
 from slicewatch.dataset import VALIDATION, split_of
-from slicewatch.dicom import read_header
 
 _ROOT = Path(__file__).resolve().parent.parent
 _MIB = 1 << 20
 _TOOLS = ("storescu", "storescp")
-_NO_DELAY = {"TCP_NODELAY": "1"}
-"""DCMTK leaves Nagle's algorithm on unless told: it waits for acknowledgements in mid-object."""
 _FLUSHES = 50
 _ROUNDS = 3
 """Of each measurement of reception; the median counts."""
@@ -81,77 +70,6 @@ int fclose(FILE *file) {
 """
 
 
-class Sink:
-    """A STOW-RS server that keeps the SOP instance UIDs and sizes of what it gets."""
-
-    def __init__(self) -> None:
-        self.sizes: dict[str, int] = {}
-        self.closed = 0
-        sink = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                answer: dict[str, Any] = {}
-                if self.path.endswith("/close"):
-                    sink.closed += 1
-                else:
-                    answer = sink.store(body, self.headers["Content-Type"])
-                content = json.dumps(answer).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-                """Silent: it would be measured too."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/api"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def store(self, body: bytes, content_type: str) -> dict[str, Any]:
-        boundary = multipart.media_type(content_type)[1]["boundary"]
-        items = []
-        for part in multipart.parts(body, boundary, max_parts=10_000):
-            uid = read_header(part.data).sop_instance_uid
-            self.sizes[uid] = len(part.data)
-            items.append({"00081155": {"vr": "UI", "Value": [uid]}})
-        return {"00081199": {"vr": "SQ", "Value": items}}
-
-    def clear(self) -> None:
-        self.sizes.clear()
-        self.closed = 0
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-@contextlib.contextmanager
-def agent(folder: Path, url: str, tables: str = "") -> Iterator[tuple[int, int]]:
-    """The agent as a process; its DICOM port and its process id."""
-    port, status_port = _free_port(), _free_port()
-    config = folder / "edge.toml"
-    config.write_text(
-        f'[receive]\naddress = "127.0.0.1"\nport = {port}\n'
-        '[[receive.peer]]\nae_title = "*"\naddresses = ["127.0.0.1"]\n'
-        '[spool]\nfolder = "spool"\nmin_free_mib = 100\n'
-        f'[cloud]\nurl = "{url}"\n[study]\nquiet_s = 1.0\n'
-        f"[status]\nport = {status_port}\n{tables}"
-    )
-    command = [sys.executable, "-m", "edge", "run", "--log-level", "ERROR", "--config", str(config)]
-    process = subprocess.Popen(command, cwd=_ROOT)
-    try:
-        _wait(lambda: _answers(status_port), "the agent serves")
-        yield port, process.pid
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-
-
 def receive_rate(files: Path, count: int, size: int, folder: Path, sink: Sink) -> dict[str, float]:
     """Reception by itself next to `storescp`, and while what arrives goes up at once."""
     large = ["-pdu", "131072"]
@@ -161,19 +79,19 @@ def receive_rate(files: Path, count: int, size: int, folder: Path, sink: Sink) -
         # In turn, so that what else the machine does meets all of them.
         took["storescp"].append(_storescp(files, folder, [], {}))
         took["agent"].append(_agent_alone(files, folder, {}))
-        took["storescp, no delay"].append(_storescp(files, folder, large, _NO_DELAY))
-        took["agent, no delay"].append(_agent_alone(files, folder, _NO_DELAY))
+        took["storescp, no delay"].append(_storescp(files, folder, large, NO_DELAY))
+        took["agent, no delay"].append(_agent_alone(files, folder, NO_DELAY))
         if flushing is not None:
             took["storescp, flushed"].append(
-                _storescp(files, folder, large, _NO_DELAY, preload=flushing)
+                _storescp(files, folder, large, NO_DELAY, preload=flushing)
             )
     seconds = {name: statistics.median(rounds) for name, rounds in took.items()}
     both = folder / "both"
     both.mkdir()
     with agent(both, sink.url) as (port, _):
         begin = time.perf_counter()
-        while_sending = _storescu(files, port, {})
-        _wait(lambda: len(sink.sizes) == count, "all are in the cloud")
+        while_sending = storescu(files, port, {})
+        wait(lambda: len(sink.sizes) == count, "all are in the cloud")
         stored = time.perf_counter() - begin
     megabytes = size / 1e6
     figures = {
@@ -204,8 +122,8 @@ def _agent_alone(files: Path, folder: Path, environment: dict[str, str]) -> floa
     place = folder / "alone"
     place.mkdir()
     try:
-        with agent(place, f"http://127.0.0.1:{_free_port()}/api") as (port, _):
-            return _storescu(files, port, environment)
+        with agent(place, f"http://127.0.0.1:{free_port()}/api") as (port, _):
+            return storescu(files, port, environment)
     finally:
         shutil.rmtree(place)
 
@@ -248,7 +166,7 @@ def _storescp(
     """Seconds for the objects; `preload` is for the receiver alone."""
     output = folder / "storescp"
     output.mkdir()
-    port = _free_port()
+    port = free_port()
     process = subprocess.Popen(
         ["storescp", "-od", str(output), *options, str(port)],
         env={**os.environ, **environment, **({"LD_PRELOAD": str(preload)} if preload else {})},
@@ -256,8 +174,8 @@ def _storescp(
         stderr=subprocess.DEVNULL,
     )
     try:
-        _wait(lambda: _listens(port), "storescp listens")
-        return _storescu(files, port, environment)
+        wait(lambda: listens(port), "storescp listens")
+        return storescu(files, port, environment)
     finally:
         process.kill()
         process.wait()
@@ -278,8 +196,8 @@ def peak_memory(count: int, folder: Path, sink: Sink) -> dict[str, float]:
         template.save_as(source / f"{number:05d}.dcm")
     with agent(folder, sink.url) as (port, pid):
         idle = _peak_rss(pid)
-        _storescu(source, port, {})
-        _wait(lambda: sink.closed > 0, "the study is closed", 300)
+        storescu(source, port, {})
+        wait(lambda: sink.closed > 0, "the study is closed", 300)
         peak = _peak_rss(pid)
     shutil.rmtree(source)
     return {
@@ -311,8 +229,8 @@ def look_first(
                 total.add(
                     str(pydicom.dcmread(path, specific_tags=["SOPInstanceUID"]).SOPInstanceUID)
                 )
-            _storescu(patient / "CT" / "image", port, {})
-        _wait(lambda: sink.closed >= len(patients), "all studies are closed", 500)
+            storescu(patient / "CT" / "image", port, {})
+        wait(lambda: sink.closed >= len(patients), "all studies are closed", 500)
     sent = sum(sink.sizes.values())
     lost = tumour - sink.sizes.keys()
     return {
@@ -364,55 +282,12 @@ def _data() -> Path:
     return folder
 
 
-def _storescu(files: Path, port: int, environment: dict[str, str]) -> float:
-    """Send the files of a folder; the seconds that it took."""
-    command = ["storescu", "+sd", "+r", "-aec", "SLICEWATCH", "127.0.0.1", str(port), str(files)]
-    begin = time.perf_counter()
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, **environment}
-    )
-    if done.returncode:
-        raise SystemExit(f"storescu failed: {done.stderr[-500:]}")
-    return time.perf_counter() - begin
-
-
 def _peak_rss(pid: int) -> int:
     """Bytes, from the kernel's high-water mark."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) << 10
     raise SystemExit("the kernel does not say how much memory the agent has")
-
-
-def _answers(port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
-            return True
-    except OSError:
-        return False
-
-
-def _listens(port: int) -> bool:
-    try:
-        with socket.create_connection(("127.0.0.1", port), 1):
-            return True
-    except OSError:
-        return False
-
-
-def _wait(what: Callable[[], bool], told: str, seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        if time.monotonic() > deadline:
-            raise SystemExit(f"not within {seconds:.0f} s: {told}")
-        time.sleep(0.02)
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
 
 
 def main() -> None:

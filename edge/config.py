@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from edge.cleaning import WORDS_FILE
 from edge.toml_table import ConfigError, Table, read_table
 
 type Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -21,7 +22,11 @@ _MIB = 1 << 20
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 _OWN_HEADERS = ("authorization", "content-length", "content-type", "host", "x-functions-key")
 _ROUTES = ("send", "night", "summary")
-_OPTIONS = ("uids", "device", "institution", "patient", "full_dates", "modified_dates")
+_OPTIONS = (
+    *("uids", "device", "institution", "patient", "full_dates", "modified_dates"),
+    *("descriptors", "structured_content", "graphics", "safe_private"),
+)
+_SAFE_PRIVATE = re.compile(r"[^\\:]{1,64}:[0-9A-F]{3}[13579BDF],[0-9A-F]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +126,18 @@ class Study:
 
 @dataclass(frozen=True, slots=True)
 class Deidentify:
-    """De-identification with the basic profile; `key_file` and the mapping stay on site."""
+    """De-identification with the basic profile; `key_file` and the mapping stay on site.
+
+    `vocabulary` lists the words that may stay in texts; `safe_private` the private attributes that
+    may stay: creator, group and the element within its block, ``CREATOR:0019,0C``.
+    """
 
     key_file: Path
     options: tuple[str, ...]
     burned_in: Literal["refuse", "warn"]
     burned_in_modalities: tuple[str, ...]
+    vocabulary: Path = WORDS_FILE
+    safe_private: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,6 +340,12 @@ def _deidentify(table: Table) -> Deidentify:
     if "full_dates" in options and "modified_dates" in options:
         raise table.fault("options", "full_dates and modified_dates exclude each other")
     modalities = tuple(table.texts("burned_in_modalities"))
+    safe = tuple(table.texts("safe_private"))
+    for one in safe:
+        if not _SAFE_PRIVATE.fullmatch(one):
+            raise table.fault("safe_private", f"{one!r} is not like 'SIEMENS MR HEADER:0019,0C'")
+    if bool(safe) != ("safe_private" in options):
+        raise table.fault("safe_private", "goes together with the option safe_private")
     deidentify = Deidentify(
         key_file=table.file("key_file"),
         options=options,
@@ -336,6 +353,8 @@ def _deidentify(table: Table) -> Deidentify:
         if table.choice("burned_in", ("refuse", "warn"), "refuse") == "warn"
         else "refuse",
         burned_in_modalities=modalities,
+        vocabulary=table.file("vocabulary") if table.peek("vocabulary") else WORDS_FILE,
+        safe_private=safe,
     )
     table.done()
     return deidentify

@@ -2,11 +2,11 @@
 (PS3.15 annex E), on the way out. Pixel data stays as it is, compressed or not.
 
 The actions come from ``confidentiality_profile.csv``, the standard's table E.1-1. Where it leaves
-a choice (``X/Z/D``: whatever the IOD needs), the last one is taken, which fits every IOD. Options
-that need judgement (Clean Pixel Data, Clean Descriptors, Clean Structured Content, Clean Graphics,
-Retain Safe Private) are not offered; where an offered one asks for cleaning of text, the basic
-profile's action is taken instead. Beyond the table, these go too: person names that it does not
-list, UIDs that are neither listed nor of the standard, and attributes that are unknown here.
+a choice (``X/Z/D``: whatever the IOD needs), the last one is taken, which fits every IOD. What the
+clean options leave is in `edge.cleaning`; where a retain option asks for cleaning, and nothing left
+may stay, the basic profile's action is taken. Clean Pixel Data and Clean Recognizable Visual
+Features are not offered. Beyond the table, these go too: person names that it does not list, UIDs
+that are neither listed nor of the standard, and attributes that are unknown here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from pydicom.datadict import dictionary_has_tag
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
+from pydicom.tag import Tag
 
+from edge.cleaning import Vocabulary, clean_content_item, clean_graphics
 from edge.config import Deidentify
 from edge.entries import Entry
 from edge.pseudonyms import Pseudonyms
@@ -37,13 +39,24 @@ _TABLE = Path(__file__).with_name("confidentiality_profile.csv")
 # De-identification Method codes (PS3.16 CID 7050).
 _BASIC = ("113100", "Basic Application Confidentiality Profile")
 _OPTION_CODES = {
+    "graphics": ("113103", "Clean Graphics Option"),
+    "structured_content": ("113104", "Clean Structured Content Option"),
+    "descriptors": ("113105", "Clean Descriptors Option"),
     "full_dates": ("113106", "Retain Longitudinal Temporal Information Full Dates Option"),
     "modified_dates": ("113107", "Retain Longitudinal Temporal Information Modified Dates Option"),
     "patient": ("113108", "Retain Patient Characteristics Option"),
     "device": ("113109", "Retain Device Identity Option"),
     "uids": ("113110", "Retain UIDs Option"),
+    "safe_private": ("113111", "Retain Safe Private Option"),
     "institution": ("113112", "Retain Institution Identity Option"),
 }
+_CLEANED = {
+    "modified_dates": "SHIFT",
+    "structured_content": "CONTENT",
+    "graphics": "GRAPHICS",
+    "descriptors": "WORDS",
+}
+"""What is done where an option's cell is C; other options have no way to clean."""
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _STANDARD_UIDS = "1.2.840.10008."
 _DATES = re.compile(r"(\d{8})(.*)", re.DOTALL)
@@ -81,7 +94,10 @@ class Deidentifier:
         self._config = config
         self._pseudonyms = pseudonyms
         self._retains_uids = "uids" in config.options
+        self._basic = {tag: _last_choice(row) for tag, row in profile().items()}
         self._actions = {tag: _resolve(row, config.options) for tag, row in profile().items()}
+        self._vocabulary = Vocabulary(config.vocabulary)
+        self._safe_private = set(config.safe_private)
         self.warnings = 0
 
     def outside(self, uid: str) -> str:
@@ -153,9 +169,11 @@ class Deidentifier:
     # --- elements -------------------------------------------------------------------------------
 
     def _clean_level(self, dataset: Dataset, shift: int) -> None:
+        safe = self._safe_private_of(dataset)
         for tag in list(dataset.keys()):
             if tag.is_private:
-                del dataset[tag]
+                if tag not in safe:
+                    del dataset[tag]
                 continue
             action = self._action(tag)
             if action == "X":
@@ -173,19 +191,61 @@ class Deidentifier:
                 element.value = Sequence() if is_sequence else None
             case "D":
                 element.value = Sequence() if is_sequence else _dummy(element, self.outside)
+            case "CONTENT" | "GRAPHICS" if is_sequence:
+                for item in element.value:
+                    self._clean_level(item, shift)
+                    if action == "CONTENT":
+                        clean_content_item(item, self._vocabulary)
+                    else:
+                        clean_graphics(item)
+            case "WORDS":
+                self._keep_words(dataset, element, shift)
             case "SHIFT" if not is_sequence:
                 element.value = _shifted(element, shift)
             case "U" if element.VR == "UI":
                 self._replace_uids(element)
-            case "" if element.VR == "PN":
-                element.value = None
-            case "" if element.VR == "UI" and not self._retains_uids:
-                self._replace_uids(element)
-            case "" if element.VR == "UN":
-                del dataset[element.tag]
+            case "" if not is_sequence:
+                self._treat_unlisted(dataset, element)
             case _ if is_sequence:
                 for item in element.value:
                     self._clean_level(item, shift)
+
+    def _treat_unlisted(self, dataset: Dataset, element: DataElement) -> None:
+        """What the table does not name, and could identify all the same."""
+        match element.VR:
+            case "PN":
+                element.value = None
+            case "UI" if not self._retains_uids:
+                self._replace_uids(element)
+            case "UN":
+                del dataset[element.tag]
+
+    def _keep_words(self, dataset: Dataset, element: DataElement, shift: int) -> None:
+        """What the vocabulary leaves of a text; of what is no text, or left empty, the basic
+        profile's action.
+        """
+        kept = self._vocabulary.cleaned_element(element.VR, element.value)
+        basic = self._basic[int(element.tag)]
+        if kept:
+            element.value = kept if len(kept) > 1 else kept[0]
+        elif basic == "X":
+            del dataset[element.tag]
+        else:
+            self._treat(dataset, element, basic, shift)
+
+    def _safe_private_of(self, dataset: Dataset) -> set[Any]:
+        """The private attributes of a level that may stay, and their creators."""
+        safe: set[Any] = set()
+        if not self._safe_private:
+            return safe
+        for tag in list(dataset.keys()):
+            creator_tag = Tag(tag.group, tag.element >> 8)
+            if not tag.is_private or tag.element <= 0xFF or creator_tag not in dataset:
+                continue
+            creator = str(dataset[creator_tag].value or "").strip()
+            if f"{creator}:{tag.group:04X},{tag.element & 0xFF:02X}" in self._safe_private:
+                safe |= {tag, creator_tag}
+        return safe
 
     def _replace_uids(self, element: DataElement) -> None:
         values = [element.value] if element.VM <= 1 else list(element.value)
@@ -235,13 +295,16 @@ _META_KEPT = (
 
 
 def _resolve(row: dict[str, str], options: tuple[str, ...]) -> str:
-    """One action for an attribute: X, Z, D, U, K or SHIFT."""
-    for option in options:
-        cell = row[option]
-        if cell == "K":
-            return "K"
-        if cell == "C" and option == "modified_dates":
-            return "SHIFT"
+    """One action for an attribute: X, Z, D, U, K, or one of `_CLEANED`."""
+    if any(row.get(option) == "K" for option in options):
+        return "K"
+    for option, action in _CLEANED.items():
+        if option in options and row[option] == "C":
+            return action
+    return _last_choice(row)
+
+
+def _last_choice(row: dict[str, str]) -> str:
     return row["basic"].rstrip("*").rpartition("/")[2]
 
 

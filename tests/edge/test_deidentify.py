@@ -25,6 +25,18 @@ from tests.edge.running_agent import Dcmtk, RunningAgent, wait_for
 _KEY = b"0123456789abcdef0123456789abcdef"
 _SECRETS = (b"Test^Generated", b"GEN-", b"19700101", b"Dr^House", b"SECRET", b"20240305")
 
+_CELLS = {
+    "uids": {"K"},
+    "device": {"K", "C"},
+    "institution": {"K"},
+    "patient": {"K", "C"},
+    "full_dates": {"K"},
+    "modified_dates": {"C"},
+    "descriptors": {"C"},
+    "structured_content": {"C"},
+    "graphics": {"C"},
+}
+
 type Clean = Callable[..., Dataset]
 """`clean(dataset, *options, burned_in=…)` gives the object as it would leave."""
 
@@ -39,11 +51,17 @@ def pseudonyms(tmp_path: Path) -> Iterator[Pseudonyms]:
 @pytest.fixture
 def clean(tmp_path: Path, pseudonyms: Pseudonyms) -> Clean:
     def apply(
-        dataset: Dataset, *options: str, burned_in: Any = "refuse", syntax: str = "explicit"
+        dataset: Dataset,
+        *options: str,
+        burned_in: Any = "refuse",
+        syntax: str = "explicit",
+        safe_private: tuple[str, ...] = (),
     ) -> Dataset:
         file = tmp_path / "object.dcm"
         file.write_bytes(studies.to_bytes(dataset, studies.LOSSLESS[syntax], preamble=b"x" * 128))
-        config = Deidentify(tmp_path / "key", options, burned_in, ("US",))
+        config = Deidentify(
+            tmp_path / "key", options, burned_in, ("US",), safe_private=safe_private
+        )
         uid, data = Deidentifier(config, pseudonyms).apply(file)
         assert read_header(data).sop_instance_uid == uid
         assert Deidentifier(config, pseudonyms).apply(file) == (uid, data), "always the same"
@@ -161,6 +179,91 @@ def test_modified_dates_keep_the_distances_and_the_times(clean: Clean) -> None:
     assert day(after.AcquisitionDateTime) == day(after.StudyDate)
 
 
+def test_of_descriptions_the_listed_words_stay_and_nothing_else(clean: Clean) -> None:
+    before = identified()
+    before.StudyDescription = "CT Thorax/Abdomen of Mrs. SECRET, born 1970-01-01 (T2 ax)"
+    before.SeriesDescription = "SECRET 4711"
+    before.PatientComments = "SECRET"
+    assert "StudyDescription" not in clean(before)
+    after = clean(before, "descriptors")
+    assert after.StudyDescription == "CT Thorax Abdomen T2"
+    assert "SeriesDescription" not in after, "nothing of it may stay: the basic profile's action"
+    assert "SECRET" not in str(after)
+    codes = [item.CodeValue for item in after.DeidentificationMethodCodeSequence]
+    assert codes == ["113100", "113105"]
+
+
+def test_of_a_report_the_structure_the_codes_and_the_numbers_stay(clean: Clean) -> None:
+    report = studies.structured_report(seed=53)
+    report.ContentSequence = Sequence(
+        [
+            content_item("TEXT", TextValue="SECRET has a lesion in the left kidney"),
+            content_item("PNAME", PersonName="SECRET^Observer"),
+            content_item("NUM", scheme="99SECRETS", meaning="SECRET size", NumericValue="12"),
+        ]
+    )
+    report.ContentSequence[0].ContentSequence = Sequence(
+        [content_item("TEXT", TextValue="SECRET, nested")]
+    )
+    assert not clean(report).ContentSequence
+    after = clean(report, "structured_content")
+    text, person, number = after.ContentSequence
+    assert text.TextValue == "lesion in left kidney"
+    assert text.ConceptNameCodeSequence[0].CodeMeaning == "Finding"
+    assert text.ContentSequence[0].TextValue == "REMOVED"
+    assert person.PersonName == "REMOVED"
+    assert (number.NumericValue, number.ConceptNameCodeSequence[0].CodeMeaning) == (12, "REMOVED")
+    assert "SECRET" not in str(after).replace("99SECRETS", "")
+
+
+def content_item(kind: str, scheme: str = "DCM", meaning: str = "Finding", **value: Any) -> Dataset:
+    """A content item (PS3.3 section C.17.3)."""
+    item, name = Dataset(), Dataset()
+    name.CodeValue, name.CodingSchemeDesignator, name.CodeMeaning = "121071", scheme, meaning
+    item.ValueType, item.RelationshipType = kind, "CONTAINS"
+    item.ConceptNameCodeSequence = Sequence([name])
+    for keyword, one in value.items():
+        setattr(item, keyword, one)
+    return item
+
+
+def test_of_graphics_the_shapes_stay_and_what_could_be_writing_goes(clean: Clean) -> None:
+    def shape(kind: str, points: int) -> Dataset:
+        graphic = Dataset()
+        graphic.GraphicType, graphic.NumberOfGraphicPoints = kind, points
+        graphic.GraphicData = [1.0, 2.0] * points
+        return graphic
+
+    text = Dataset()
+    text.UnformattedTextValue = "SECRET"
+    annotation = Dataset()
+    annotation.TextObjectSequence = Sequence([text])
+    annotation.GraphicObjectSequence = Sequence(
+        [shape("CIRCLE", 2), shape("POLYLINE", 5), shape("POLYLINE", 200)]
+    )
+    before = identified()
+    before.GraphicAnnotationSequence = Sequence([annotation])
+    assert not clean(before).GraphicAnnotationSequence
+    after = clean(before, "graphics")
+    [kept] = after.GraphicAnnotationSequence
+    assert [one.NumberOfGraphicPoints for one in kept.GraphicObjectSequence] == [2, 5]
+    assert "TextObjectSequence" not in kept
+    assert 0x60003000 not in after, "an overlay is a picture: it goes whatever the options"
+    assert "SECRET" not in str(after)
+
+
+def test_private_attributes_stay_only_where_the_site_vouches_for_them(clean: Clean) -> None:
+    before = identified()
+    block = before.private_block(0x0019, "SIEMENS MR HEADER", create=True)
+    block.add_new(0x0C, "IS", "1000")
+    block.add_new(0x0D, "LO", "SECRET")
+    other = before.private_block(0x0019, "OTHER MAKER", create=True)
+    other.add_new(0x0C, "LO", "SECRET")
+    after = clean(before, "safe_private", safe_private=("SIEMENS MR HEADER:0019,0C",))
+    private = [(element.tag, str(element.value)) for element in after if element.tag.is_private]
+    assert private == [(0x00190010, "SIEMENS MR HEADER"), (0x0019100C, "1000")]
+
+
 @pytest.mark.parametrize(
     ("said", "modality", "stays"),
     [("YES", "CT", True), ("NO", "US", False), (None, "US", True), (None, "CT", False)],
@@ -187,6 +290,10 @@ def test_the_table_is_the_standards() -> None:
     assert table[0x00100010]["basic"] == "Z"
     assert table[0x00080018] | {"uids": "K"} == table[0x00080018]
     assert table[0x00100040]["patient"] == "K"
+    cells = {option: {row[option] for row in table.values()} - {""} for option in _CELLS}
+    assert cells == _CELLS
+    assert sum(row["descriptors"] == "C" for row in table.values()) == 139
+    assert table[0x0040A730]["structured_content"] == table[0x00700001]["graphics"] == "C"
 
 
 def test_a_study_goes_up_de_identified_and_its_close_has_the_new_names(

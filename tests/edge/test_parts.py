@@ -81,7 +81,7 @@ def test_the_example_is_a_sound_configuration_that_shows_the_defaults(tmp_path: 
         '[cloud]\nurl = "https://slicewatch.example/api"\n'
     )
     assert load(example) == load(bare)
-    for name in ("key", "cloud.key", "cloud.token", "cloud-ca.crt", "pseudonyms.key"):
+    for name in ("key", "cloud.key", "cloud.token", "words.txt", "cloud-ca.crt", "pseudonyms.key"):
         (tmp_path / name).write_text("x" * 64)
     for name in ("edge.crt", "edge.key", "scanners.crt"):
         (tmp_path / name).touch()
@@ -106,6 +106,14 @@ def test_the_example_is_a_sound_configuration_that_shows_the_defaults(tmp_path: 
         (lambda t: t.replace('[[folder]]\npath = "in"\n', ""), r"nothing could arrive"),
         (lambda t: t + "[receive]\n", r"receive.peer: no \[\[receive.peer\]\]"),
         (lambda t: t + '[deidentify]\nkey_file = "none"\n', r"key_file: .*none does not exist"),
+        (
+            lambda t: t + '[deidentify]\nkey_file = "edge.toml"\noptions = ["safe_private"]\n',
+            r"safe_private: goes together with the option",
+        ),
+        (
+            lambda t: t + '[deidentify]\nkey_file = "edge.toml"\nsafe_private = ["A:0018,0C"]\n',
+            r"'A:0018,0C' is not like",
+        ),
         (lambda t: t + 'token_file = "none"\n', r"token_file: .*none does not exist"),
         (lambda t: t + 'headers = { Authorization = "x" }\n', r"may be set here"),
         (lambda t: t + 'headers = { "a b" = "x" }\n', r"may be set here"),
