@@ -64,7 +64,9 @@ from triggers import (
     wado_study_metadata,
     worklist,
     worklist_claim,
+    worklist_correction,
     worklist_decision,
+    worklist_item,
     worklist_release,
 )
 
@@ -117,7 +119,9 @@ for module in (
     wado_study_metadata,
     worklist,
     worklist_claim,
+    worklist_correction,
     worklist_decision,
+    worklist_item,
     worklist_release,
     # the plan
     export_evidence,

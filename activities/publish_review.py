@@ -19,7 +19,7 @@ def publish_review(assessment: dict) -> dict:  # type: ignore[type-arg]  # the w
     from slicewatch.reporting import stored
 
     store, review = storage.current(), Assessment.from_json(assessment)
-    published = publication.publish(store, review)
+    published = publication.publish(store, settings.current(), review)
     # Whatever ends the orchestration from here on, the sweep has the results made.
     stored.open_report(store, review.study, review.generation)
     custody_record.publication(store, settings.current(), review.study, review.generation)

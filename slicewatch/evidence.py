@@ -25,6 +25,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from slicewatch import custody, custody_chain, custody_events, custody_record, inventory, worklist
+from slicewatch.corrections import of_item
 from slicewatch.custody import Log
 from slicewatch.evidence_files import (
     CHECKPOINTS,
@@ -110,7 +111,10 @@ def plan(storage: Storage, log: Log, study: str, export: str) -> EvidenceParts:
     earlier entries, unless the log was cut.
     """
     name = f"{_folder(study, export)}/plan.json"
-    items = [item.to_json() for item in worklist.of_study(storage, study)]
+    items = [
+        {**item.to_json(), "corrections": [one.to_json() for one in of_item(storage, item.id)]}
+        for item in worklist.of_study(storage, study)
+    ]
     listed = f"{_folder(study, export)}/worklist.json"
     made = _plan(storage, log, study)
     custody_record.found(storage, log, study)

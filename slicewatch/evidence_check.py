@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -102,10 +102,17 @@ class _Vouched:
     originals: dict[str, tuple[int, str]] = field(default_factory=dict)
     results: dict[str, tuple[int, set[str]]] = field(default_factory=dict)
     screened: list[tuple[int, str]] = field(default_factory=list)
-    decisions: list[tuple[int, str, str]] = field(default_factory=list)
+    decisions: list[tuple[int, str, str, str]] = field(default_factory=list)
     exports: list[tuple[int, str, str]] = field(default_factory=list)
     found: set[str] = field(default_factory=set)
     arrived: set[str] = field(default_factory=set)
+
+
+def _words(item: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """What people said of an item of the worklist, by kind."""
+    yield "decision", item.get("decision") or {}
+    yield from (("reading", one["decision"]) for one in item.get("readings") or ())
+    yield from (("correction", one) for one in item.get("corrections") or ())
 
 
 class _Check:
@@ -293,7 +300,12 @@ class _Check:
                     if event == "screened":
                         said.screened.append((number, name))
             case "decided":
-                said.decisions.append((number, data["item"], data["decision_sha256"]))
+                said.decisions.append((number, "decision", data["item"], data["decision_sha256"]))
+            case "read":
+                said.decisions.append((number, "reading", data["item"], data["decision_sha256"]))
+            case "corrected":
+                sha256 = data["correction_sha256"]
+                said.decisions.append((number, "correction", data["item"], sha256))
             case "exported" if "bundle" in data:
                 said.exports.append((number, data["bundle"], data["content_sha256"]))
 
@@ -368,14 +380,16 @@ class _Check:
 
     def _decided(self) -> None:
         try:
-            items = {one["id"]: one.get("decision")
-                     for one in json.loads(self._bundle.read(WORKLIST) or b"[]")}  # fmt: skip
+            items = json.loads(self._bundle.read(WORKLIST) or b"[]")
+            told = {(kind, one["id"], custody_chain.digest(words))
+                    for one in items for kind, words in _words(one)}  # fmt: skip
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            items = {}
-        for number, item, sha256 in self._vouched.decisions:
-            if custody_chain.digest(items.get(item) or {}) != sha256:
-                cause = f"the worklist has another decision than entry {number}"
-                self._fault(cause, number, WORKLIST)
+            told = set()
+        for number, kind, item, sha256 in self._vouched.decisions:
+            if (kind, item, sha256) not in told:
+                self._fault(
+                    f"the worklist has another {kind} than entry {number}", number, WORKLIST
+                )
 
     def _against_manifest(self, manifest: Mapping[str, Any]) -> None:
         if self._signed_from is not None and not self._manifest_signed:

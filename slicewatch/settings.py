@@ -197,6 +197,26 @@ class Settings:
         "a forensic item escalates when it is undecided for this long",
         low=0.1,
     )
+    clinical_max_wait_s: float = setting(
+        "SLICEWATCH_CLINICAL_MAX_WAIT_SECONDS",
+        14_400.0,
+        "a clinical item that is undecided for this long rises to the top of the worklist, "
+        "whatever its score",
+        low=0.1,
+    )
+    forensic_max_wait_s: float = setting(
+        "SLICEWATCH_FORENSIC_MAX_WAIT_SECONDS",
+        345_600.0,
+        "the same of a forensic item",
+        low=0.1,
+    )
+    forensic_readers: int = setting(
+        "SLICEWATCH_FORENSIC_READERS",
+        1,
+        "2: a forensic item needs a second reader, and a third where the two differ",
+        low=1,
+        high=2,
+    )
     max_escalation: int = setting(
         "SLICEWATCH_MAX_ESCALATION", 3, "escalation levels; the last one stays", low=0, high=20
     )

@@ -24,9 +24,11 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
-from slicewatch import custody_record, matching, worklist
+from slicewatch import custody_record, matching, worklist, worklist_index
+from slicewatch.decision import Decision, Verdict
 from slicewatch.identity import Identity
 from slicewatch.qido import Found, Parameters
 from slicewatch.records import Lane
@@ -193,7 +195,7 @@ def change_state(
         return item, _ALREADY.format(state)
     if not transaction_uid:
         _check_lock(item, transaction_uid, user.user)
-    reader = Reader(user.user, user.name, lock_of(transaction_uid))
+    reader = Reader(user.user, user.name, lock_of(transaction_uid), user.development)
     try:
         if state == "IN PROGRESS":
             return _claim(storage, settings, item, reader), ""
@@ -203,7 +205,7 @@ def change_state(
             )
         _check_lock(item, transaction_uid, user.user)
         if state == "COMPLETED":
-            return _complete(storage, settings, item, reader), ""
+            return _completed(_complete(storage, settings, item, reader))
         item = custody_record.release(storage, settings, item.id, reader)
     except ItemConflict as error:
         raise _inconsistent(
@@ -226,8 +228,14 @@ def _complete(storage: Storage, settings: Settings, item: Item, reader: Reader) 
             "update it first: a Performed Workitem Code in the Unified Procedure Step Performed "
             "Procedure Sequence",
         )
-    decision = {"verdict": told["verdict"], "findings": {}, "comment": told.get("comment", "")}
-    return custody_record.decide(storage, settings, item.id, reader, decision)
+    decision = Decision(Verdict(told["verdict"]), comment=told.get("comment", ""))
+    return custody_record.decide(storage, settings, item.id, reader, decision.to_json())
+
+
+def _completed(item: Item) -> tuple[Item, str]:
+    if item.state == "decided":
+        return item, ""
+    return item, "The reading is kept; the Workitem is SCHEDULED again for another reader."
 
 
 def request_cancellation(storage: Storage, uid: str) -> str:
@@ -258,15 +266,27 @@ def request_cancellation(storage: Storage, uid: str) -> str:
 # --- search -------------------------------------------------------------------------------------
 
 
-def search(storage: Storage, lanes: Collection[Lane], query: Parameters, base_url: str) -> Found:
-    """The Search transaction (section 11.9): workitems of these lanes by `KEYS`, most urgent
-    first.
+def search(
+    storage: Storage,
+    settings: Settings,
+    lanes: Collection[Lane],
+    query: Parameters,
+    base_url: str,
+) -> Found:
+    """The Search transaction (section 11.9): workitems of these lanes by `KEYS`, in the
+    order of the queue.
     """
     wanted = query.values.get(STATE, [""])[0]
     states = tuple(state for state, name in STATES.items() if wanted in ("", "*", name))
     # A wildcard is matched below like any other key.
-    items = worklist.listing(storage, states=states or worklist.STATES)
-    shown = (workitem(item, base_url) for item in items if has_uid(item.id) and item.lane in lanes)
+    items = worklist_index.in_order(
+        storage,
+        settings,
+        datetime.now(UTC),
+        lanes=lanes,
+        states=states or worklist.STATES,
+    )
+    shown = (workitem(item, base_url) for item in items if has_uid(item.id))
     return query.page(
         one
         for one in shown

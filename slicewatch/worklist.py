@@ -3,6 +3,10 @@
 Changes are conditional on the ETag that was read, so that of several people who claim an item
 one wins and the others learn who did. An item holds no patient data; the study is named by its
 StudyInstanceUID, which a reader's client needs to fetch the images.
+
+An item that needs two readers goes through stages. ``first``: anybody of the lane reads it.
+``second``: another does, who is not shown the first reading. Where the two say the same it is
+decided; else, ``adjudication``: a third, who sees both, decides.
 """
 
 from __future__ import annotations
@@ -15,12 +19,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from slicewatch import decision as decisions
 from slicewatch.record import Record
 from slicewatch.records import Lane, Review
 from slicewatch.storage import WORKLIST, Conflict, Storage
 
 STATES = ("open", "claimed", "decided", "superseded")
+WAITING = ("open", "claimed")
+STAGES = ("first", "second", "adjudication")
 _PRIORITY_PER_LEVEL = 10
+_TEXT = 30_000  # characters of a property, which may have 64 KiB of UTF-16
+_LONG = ("rules", "decision", "readings")
 
 
 class NoSuchItem(KeyError):
@@ -30,9 +39,10 @@ class NoSuchItem(KeyError):
 class ItemConflict(Exception):
     """The item's state does not allow the change; `item` is the item as it stands."""
 
-    def __init__(self, item: Item, cause: str) -> None:
+    def __init__(self, item: Item, cause: str, code: str = "") -> None:
         super().__init__(cause)
         self.item = item
+        self.code = code or f"item-{item.state}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +53,24 @@ class Reader:
         user: their id, `name` what people call them.
         lock: of a workstation that works by UPS-RS, what its Transaction UID is known by: a claim
             belongs to the workstation that made it.
+        development: nobody vouches for who they are.
     """
 
     user: str
     name: str
     lock: str | None = None
+    development: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reading(Record):
+    """What one reader decided, at which stage, and when (UTC ISO 8601)."""
+
+    stage: str
+    reader: str
+    name: str
+    time: str
+    decision: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +83,10 @@ class Item(Record):
         notified: its lane's queue was told, at the level `notified - 1`; 0: not yet.
         holder: user id of who claimed it last, `holder_name` what people call them.
         lock: of a claim by UPS-RS, what its Transaction UID is known by.
-        decision: what the reader decided, once `state` is ``decided``.
+        decision: what it was decided, once `state` is ``decided``; see `slicewatch.decision`.
+        readers_needed: 1, or 2 for a second reader and, where they differ, a third.
+        stage: which reading is next, or was the last.
+        readings: those so far; `read` counts them, also where a list leaves them out.
     """
 
     id: str
@@ -80,6 +106,10 @@ class Item(Record):
     claimed: str | None = None
     decided: str | None = None
     decision: dict[str, Any] | None = None
+    readers_needed: int = 1
+    stage: str = "first"
+    readings: tuple[Reading, ...] = ()
+    read: int = 0
 
     @property
     def urgency(self) -> int:
@@ -91,7 +121,15 @@ class Item(Record):
         return (self.state, self.holder, self.lock) == ("claimed", reader.user, reader.lock)
 
 
-def items_of(review: Review, instance_id: str, now: datetime) -> Iterator[Item]:
+SUMMARY = tuple(
+    one.name for one in dataclasses.fields(Item) if one.name not in ("id", "decision", "readings")
+)
+"""What a list needs of an item: all but what people wrote."""
+
+
+def items_of(
+    review: Review, instance_id: str, now: datetime, *, forensic_readers: int = 1
+) -> Iterator[Item]:
     """The items that a review asks for: one a lane, with ids that depend on nothing else."""
     for flag in review.lanes:
         yield Item(
@@ -103,6 +141,7 @@ def items_of(review: Review, instance_id: str, now: datetime) -> Iterator[Item]:
             summary=flag.summary,
             rules=flag.rules,
             created=now.isoformat(timespec="milliseconds"),
+            readers_needed=forensic_readers if flag.lane is Lane.FORENSIC else 1,
         )
 
 
@@ -119,10 +158,13 @@ def _id(review: Review, instance_id: str, lane: Lane) -> str:
     return f"{instance_id}-{review.generation}-{lane}"
 
 
+# --- what there is ------------------------------------------------------------------------------
+
+
 def add(storage: Storage, item: Item) -> Item:
     """Put an item on the worklist; one that is there already is left as it is and returned."""
     try:
-        storage.insert_entity(WORKLIST, _entity(item))
+        storage.insert_entity(WORKLIST, entity_of(item))
     except Conflict:
         return get(storage, item.id)
     return item
@@ -134,33 +176,45 @@ def get(storage: Storage, item: str) -> Item:
 
 
 def listing(
-    storage: Storage, *, lane: Lane | None = None, states: tuple[str, ...] = ("open", "claimed")
+    storage: Storage, *, lane: Lane | None = None, states: tuple[str, ...] = WAITING
 ) -> list[Item]:
-    """The items in these states, most urgent first, then oldest first."""
+    """The items in these states with all that was decided, sorted by id."""
     condition = " or ".join(f"state eq @s{n}" for n in range(len(states)))
     parameters: dict[str, Any] = {f"s{n}": state for n, state in enumerate(states)}
     if lane is not None:
         # The SDK finds a parameter only where spaces are around it.
         condition = f"PartitionKey eq @lane and ( {condition} )"
         parameters["lane"] = lane.value
-    found = [_item(entity) for entity in storage.entities(WORKLIST, condition, parameters)]
-    return sorted(found, key=lambda item: (-item.urgency, item.created, item.id))
+    found = [item_of(entity) for entity in storage.entities(WORKLIST, condition, parameters)]
+    return sorted(found, key=lambda item: item.id)
 
 
 def of_study(storage: Storage, study: str) -> list[Item]:
     """All items of a study, of every generation and state."""
     entities = storage.entities(WORKLIST, "study eq @study", {"study": study})
-    return sorted((_item(entity) for entity in entities), key=lambda item: item.id)
+    return sorted((item_of(entity) for entity in entities), key=lambda item: item.id)
+
+
+# --- what readers do ----------------------------------------------------------------------------
 
 
 def claim(storage: Storage, item: str, reader: Reader) -> Item:
-    """Take an open item; taking one's own again is fine. Raises `ItemConflict`, `NoSuchItem`."""
+    """Take an open item; taking one's own again is fine.
+
+    Raises:
+        ItemConflict: it is not open, or this reader has given a reading of it already.
+        NoSuchItem: the worklist has no such item.
+    """
 
     def change(found: Item) -> Item:
         if found.is_held_by(reader):
             return found
         if found.state != "open":
             raise ItemConflict(found, f"the item is {_standing(found)}")
+        if reader.user in {one.reader for one in found.readings}:
+            raise ItemConflict(
+                found, "you have read this item; it waits for another reader", "already-read"
+            )
         return dataclasses.replace(
             found,
             state="claimed",
@@ -173,11 +227,15 @@ def claim(storage: Storage, item: str, reader: Reader) -> Item:
     return _change(storage, item, change)
 
 
-def release(storage: Storage, item: str, reader: Reader) -> Item:
-    """Give a claimed item back. Raises `ItemConflict`, `NoSuchItem`."""
+def release(storage: Storage, item: str, reader: Reader, *, anybodys: bool = False) -> Item:
+    """Give a claimed item back. Raises `ItemConflict`, `NoSuchItem`.
+
+    Args:
+        anybodys: also what another holds.
+    """
 
     def change(found: Item) -> Item:
-        if not found.is_held_by(reader):
+        if not (found.is_held_by(reader) or (anybodys and found.state == "claimed")):
             raise ItemConflict(
                 found, f"the item is {_standing(found)}, so it is not yours to release"
             )
@@ -187,7 +245,10 @@ def release(storage: Storage, item: str, reader: Reader) -> Item:
 
 
 def decide(storage: Storage, item: str, reader: Reader, decision: dict[str, Any]) -> Item:
-    """Record the decision of the reader who claimed the item; the same one again is fine.
+    """Record what the reader who claimed the item decides; the same again is fine.
+
+    Returns:
+        The item: decided, or open for the next reader.
 
     Raises:
         ItemConflict: it is superseded, decided otherwise, or not claimed by this reader.
@@ -195,16 +256,37 @@ def decide(storage: Storage, item: str, reader: Reader, decision: dict[str, Any]
     """
 
     def change(found: Item) -> Item:
-        if found.state == "decided" and (found.holder, found.decision) == (
-            reader.user,
-            decision,
-        ):
+        said = [one.decision for one in found.readings if one.reader == reader.user]
+        if decision in said and found.state != "superseded":
             return found
         if not found.is_held_by(reader):
             raise ItemConflict(found, f"the item is {_standing(found)}; claim it before deciding")
-        return dataclasses.replace(found, state="decided", decided=_now(), decision=decision)
+        reading = Reading(found.stage, reader.user, reader.name, _now(), decision)
+        read = dataclasses.replace(
+            found, readings=(*found.readings, reading), read=len(found.readings) + 1
+        )
+        if _is_settled(read):
+            return dataclasses.replace(
+                read, state="decided", decided=reading.time, decision=decision
+            )
+        # The lane is told again: `notified` falls back to where this level is still to be told.
+        waiting = dataclasses.replace(read, stage=STAGES[read.read], notified=read.level)
+        return _given_back(waiting)
 
     return _change(storage, item, change)
+
+
+def _is_settled(item: Item) -> bool:
+    """Whether the readings decide it: as many as are needed, who agree, or an adjudication."""
+    if len(item.readings) < item.readers_needed:
+        return False
+    if item.stage != "second":
+        return True
+    first, second = (decisions.stored(one.decision) for one in item.readings)
+    return first.agrees_with(second)
+
+
+# --- what the study's orchestration does --------------------------------------------------------
 
 
 def supersede(storage: Storage, item: str) -> Item:
@@ -222,7 +304,7 @@ def escalate(storage: Storage, item: str, level: int) -> Item:
     """Raise an undecided item to a level; it never falls."""
 
     def change(found: Item) -> Item:
-        if found.state not in ("open", "claimed"):
+        if found.state not in WAITING:
             return found
         return dataclasses.replace(found, level=max(level, found.level))
 
@@ -230,21 +312,28 @@ def escalate(storage: Storage, item: str, level: int) -> Item:
 
 
 def notify(storage: Storage, item: Item) -> None:
-    """Tell the lane's queue of the item, once a level: queue ``review-{lane}``.
+    """Tell the lane's queue of the item, once a level and stage: queue ``review-{lane}``.
 
     A crash between the message and the note of it sends the message twice, never not at all.
     """
-    if item.state not in ("open", "claimed") or item.notified > item.level:
+    if item.state not in WAITING or item.notified > item.level:
         return
     message = {
         "item": item.id,
         "lane": item.lane.value,
         "priority": item.urgency,
         "level": item.level,
+        "stage": item.stage,
         "created": item.created,
     }
     storage.enqueue(f"review-{item.lane}", json.dumps(message))
-    _change(storage, item.id, lambda found: dataclasses.replace(found, notified=item.level + 1))
+
+    def change(found: Item) -> Item:
+        if found.stage != item.stage:
+            return found
+        return dataclasses.replace(found, notified=max(found.notified, item.level + 1))
+
+    _change(storage, item.id, change)
 
 
 def _given_back(item: Item) -> Item:
@@ -263,6 +352,9 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
+# --- entities -----------------------------------------------------------------------------------
+
+
 def _change(storage: Storage, item: str, change: Callable[[Item], Item]) -> Item:
     """Apply a change to the item as it stands; a lost race is judged anew on the new state."""
     while True:
@@ -271,7 +363,7 @@ def _change(storage: Storage, item: str, change: Callable[[Item], Item]) -> Item
         if changed == found:
             return found
         try:
-            storage.replace_entity(WORKLIST, _entity(changed), etag=etag)
+            storage.replace_entity(WORKLIST, entity_of(changed), etag=etag)
         except Conflict:
             continue
         return changed
@@ -282,21 +374,39 @@ def _read(storage: Storage, item: str) -> tuple[Item, str]:
     entity = storage.entity(WORKLIST, lane, item) if lane in set(Lane) else None
     if entity is None:
         raise NoSuchItem(item)
-    return _item(entity), entity["etag"]
+    return item_of(entity), entity["etag"]
 
 
-def _entity(item: Item) -> dict[str, Any]:
+def entity_of(item: Item) -> dict[str, Any]:
+    """An item as a table entity; what is too long for one property goes on in the next."""
     plain = item.to_json()
     plain.pop("id")
-    for key in ("rules", "decision"):
+    for key in _LONG:
         if key in plain:
-            plain[key] = json.dumps(plain[key])
+            plain |= parts(key, json.dumps(plain.pop(key)))
     return {"PartitionKey": item.lane.value, "RowKey": item.id, **plain}
 
 
-def _item(entity: dict[str, Any]) -> Item:
+def item_of(entity: dict[str, Any]) -> Item:
+    """The item of an entity, or of its `SUMMARY`."""
     values = {**entity, "id": entity["RowKey"]}
-    for key in ("rules", "decision"):
+    for key in _LONG:
         if values.get(key) is not None:
-            values[key] = json.loads(values[key])
-    return Item.from_json(values)
+            values[key] = json.loads(joined(key, values))
+    return Item.from_json({key: value for key, value in values.items() if value is not None})
+
+
+def parts(key: str, text: str) -> dict[str, str]:
+    """A long text as properties: `key`, ``{key}_1``, …"""
+    found = {key: text[:_TEXT]}
+    for number, start in enumerate(range(_TEXT, len(text), _TEXT), start=1):
+        found[f"{key}_{number}"] = text[start : start + _TEXT]
+    return found
+
+
+def joined(key: str, values: dict[str, Any]) -> str:
+    """The text that `parts` made the properties of."""
+    text, number = str(values[key]), 1
+    while (more := values.get(f"{key}_{number}")) is not None:
+        text, number = text + more, number + 1
+    return text

@@ -12,7 +12,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from slicewatch import (
     assessment,
-    custody_events,
     custody_record,
     evidence,
     inventory,
@@ -24,16 +23,21 @@ from slicewatch import (
 from slicewatch.arrival import Intake, Offered
 from slicewatch.custody import Log
 from slicewatch.custody_chain import Signer
+from slicewatch.decision import Decision, Verdict
 from slicewatch.evidence_messages import Evidence, EvidencePart
 from slicewatch.limits import Limits
 from slicewatch.messages import AssessRequest, InventoryRequest
 from slicewatch.model_registry import Registry
 from slicewatch.settings import Settings
 from slicewatch.storage import CUSTODY, INCOMING, Storage
+from slicewatch.worklist import Reader
 from tests import studies
 from tests.tiny_model import write_tiny_model
 
 NOW = "2026-01-01T00:00:00"
+
+
+READER = Reader("reader-1", "Reader One")
 
 
 @dataclass(frozen=True)
@@ -78,14 +82,12 @@ class Case:
             registry=registry,
             policy=triage.load_policy(self.settings.policy),
         )
-        publication.publish(self.storage, assessed)
+        publication.publish(self.storage, self.settings, assessed)
         custody_record.publication(self.storage, self.settings, self.study, assessed.generation)
         for item in worklist.of_study(self.storage, self.study):
-            worklist.claim(self.storage, item.id, "Reader One")
-            decided = worklist.decide(
-                self.storage, item.id, "Reader One", {"verdict": "confirmed", "comment": "ok"}
-            )
-            self.log.append(self.study, custody_events.item_decided(decided))
+            custody_record.claim(self.storage, self.settings, item.id, READER)
+            said = Decision(Verdict.CONFIRMED, comment="ok").to_json()
+            custody_record.decide(self.storage, self.settings, item.id, READER, said)
 
     def export(self, name: str = "first") -> tuple[Evidence, bytes]:
         parts = evidence.plan(self.storage, self.log, self.study, name).parts

@@ -47,7 +47,7 @@ MAY: dict[str, set[str]] = {
     "worklist_correction": CLINICAL,
     "worklist_decision": CLINICAL,
     "worklist_item": READS,
-    "worklist_release": CLINICAL,
+    "worklist_release": CLINICAL | {"administrator"},
 }
 """Door → the roles that pass; QIDO and WADO are `READS`. Items and workitems are clinical here."""
 
@@ -132,7 +132,8 @@ def test_a_door_serves_nobody_where_nothing_authenticates(
         assert knock(name, monkeypatch, headers) == (503, "no-authentication")
 
 
-@pytest.mark.parametrize("name", DOORS)
+# The files of the page tell of no study, and lead to the sign-in.
+@pytest.mark.parametrize("name", sorted(DOORS.keys() - {"review_page"}))
 def test_a_door_asks_who_is_there(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     on = {"WEBSITE_AUTH_ENABLED": "True"}
     assert knock(name, monkeypatch, {}, **on) == (401, "not-signed-in")
@@ -146,8 +147,8 @@ def test_a_door_opens_to_its_roles_and_no_other(name: str, monkeypatch: pytest.M
     opened = set()
     for role in Role:
         found = knock(name, monkeypatch, principal("ada", role), WEBSITE_AUTH_ENABLED="True")
-        # Creating workitems is refused to all who get that far.
-        if found in ((0, ""), (403, "not-created-here")):
+        # Creating workitems is refused to all who get that far; the page may not be built here.
+        if found in ((0, ""), (403, "not-created-here"), (503, "not-built")):
             opened.add(str(role))
         else:
             assert found == (403, "role-missing")

@@ -103,7 +103,10 @@ def test_what_a_door_refuses_is_logged_by_its_hash_and_reason(
     assert sha256 == hashlib.sha256(damaged).hexdigest()
     assert (size, reason) == (len(damaged), Reason.TRUNCATED.value)
     assert storage.read(QUARANTINE, kept) == damaged
-    assert of_no_study(storage, settings)[hashlib.sha256(junk).hexdigest()][1] == Reason.NOT_DICOM.value
+    assert (
+        of_no_study(storage, settings)[hashlib.sha256(junk).hexdigest()][1]
+        == Reason.NOT_DICOM.value
+    )
 
 
 def test_what_cannot_be_taken_apart_is_logged_as_a_whole(
@@ -157,10 +160,12 @@ def an_item(storage: Storage, seed: int) -> Item:
     return worklist.add(storage, item)
 
 
-def act(door: ModuleType, item: Item, *more: Any, **body: Any) -> func.HttpResponse:
+def act(
+    door: ModuleType, item: Item, *more: Any, roles: tuple[str, ...] = (), **body: Any
+) -> func.HttpResponse:
     text = json.dumps(body).encode()
     found: func.HttpResponse = function_of(door)(
-        request("POST", "worklist", text, headers=principal("R"), item=item.id), *more
+        request("POST", "worklist", text, headers=principal("R", *roles), item=item.id), *more
     )
     return found
 
@@ -171,8 +176,20 @@ def test_claims_and_releases_are_told_each_time(
     item = an_item(storage, seed)
     for door in (worklist_claim, worklist_claim, worklist_release, worklist_claim):
         assert act(door, item).status_code == 200
-    events = [(one["event"], one["actor"]["reader"]) for one in told(storage, settings, item.study)]
-    assert events == [("claimed", "R"), ("released", "R"), ("claimed", "R")]
+    actor = {"reader": "R", "identity": "development"}
+    events = [(one["event"], one["actor"]) for one in told(storage, settings, item.study)]
+    assert events == [("claimed", actor), ("released", actor), ("claimed", actor)]
+
+
+def test_an_administrator_gives_back_what_another_holds_and_the_log_names_both(
+    storage: Storage, settings: Settings, seed: int
+) -> None:
+    item = an_item(storage, seed)
+    worklist.claim(storage, item.id, Reader("gone", "Gone Home"))
+    assert act(worklist_release, item, roles=("administrator",)).status_code == 200
+    assert worklist.get(storage, item.id).state == "open"
+    released = told(storage, settings, item.study)[-1]
+    assert (released["actor"]["reader"], released["data"]["holder"]) == ("R", "gone")
 
 
 def test_a_release_or_decision_makes_up_for_the_entry_of_a_claim_that_was_not_logged(
@@ -189,7 +206,7 @@ def test_what_another_holds_is_neither_released_nor_logged(
 ) -> None:
     item = an_item(storage, seed)
     worklist.claim(storage, item.id, Reader("another", ""))
-    assert act(worklist_release, item).status_code == 409
+    assert act(worklist_release, item, roles=("clinical-reviewer",)).status_code == 409
     assert told(storage, settings, item.study) == []
 
 

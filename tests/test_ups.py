@@ -148,7 +148,8 @@ def test_a_workstation_claims_tells_and_completes(
     assert tell(http, item, performed("CHANGED", "two, not one")).status_code == 200
     assert to_state(http, item, "COMPLETED").status_code == 200
     decided = worklist.get(storage, item.id)
-    assert decided.decision == {"verdict": "changed", "findings": {}, "comment": "two, not one"}
+    said = {"verdict": "changed", "findings": {}, "additions": [], "comment": "two, not one"}
+    assert decided.decision == said
     dataset = pydicom.Dataset.from_json(http.get(path(item)).json()[0])
     assert dataset.ProcedureStepState == "COMPLETED"
     (step,) = dataset.UnifiedProcedureStepPerformedProcedureSequence

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from slicewatch import worklist
+from slicewatch import corrections, worklist
+from slicewatch.decision import MAX_STORED
 from slicewatch.records import Lane
 from slicewatch.storage import Storage
 from slicewatch.worklist import Item, ItemConflict, NoSuchItem, Reader
@@ -103,17 +104,6 @@ def test_an_unknown_item_is_named_so(storage: Storage) -> None:
             worklist.get(storage, name)
 
 
-def test_the_most_urgent_comes_first_then_the_oldest(storage: Storage, seed: int) -> None:
-    late = worklist.add(storage, make(seed, created="2026-01-02T00:00:00+00:00"))
-    early = worklist.add(
-        storage, make(seed, id=f"study-{seed}-2-clinical", created="2026-01-01T00:00:00+00:00")
-    )
-    urgent = worklist.add(storage, make(seed, id=f"study-{seed}-3-clinical", priority=90))
-    mine = {late.id, early.id, urgent.id}
-    listed = [one.id for one in worklist.listing(storage) if one.id in mine]
-    assert listed == [urgent.id, early.id, late.id]
-
-
 def test_the_list_can_be_had_by_lane_and_state(storage: Storage, seed: int) -> None:
     forensic = worklist.add(storage, make(seed, lane=Lane.FORENSIC))
     assert forensic in worklist.listing(storage, lane=Lane.FORENSIC)
@@ -131,3 +121,124 @@ def test_a_lane_is_told_of_an_item_once_a_level(
     worklist.notify(storage, worklist.escalate(storage, item.id, 1))
     worklist.notify(storage, worklist.get(storage, item.id))
     assert told == ["review-clinical", "review-clinical"]
+
+
+# --- two readers --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two(storage: Storage, seed: int) -> Item:
+    """An item that needs two readers."""
+    return worklist.add(storage, make(seed, lane=Lane.FORENSIC, readers_needed=2))
+
+
+def read(storage: Storage, item: Item, reader: Reader, verdict: str = "confirmed") -> Item:
+    worklist.claim(storage, item.id, reader)
+    return worklist.decide(storage, item.id, reader, {**DECISION, "verdict": verdict})
+
+
+def test_one_reading_of_two_decides_nothing_and_another_reader_is_waited_for(
+    storage: Storage, two: Item
+) -> None:
+    found = read(storage, two, ADA)
+    assert (found.state, found.stage, found.holder, found.decision) == (
+        "open",
+        "second",
+        None,
+        None,
+    )
+    with pytest.raises(ItemConflict) as refused:
+        worklist.claim(storage, two.id, ADA)
+    assert refused.value.code == "already-read"
+    assert worklist.decide(storage, two.id, ADA, DECISION) == found, "told again it changes nothing"
+
+
+def test_two_readers_who_agree_decide_it(storage: Storage, two: Item) -> None:
+    read(storage, two, ADA)
+    found = read(storage, two, BEN)
+    assert (found.state, found.read) == ("decided", 2)
+    assert [one.reader for one in found.readings] == ["ada", "ben"]
+
+
+def test_two_readers_who_differ_need_a_third_who_decides(storage: Storage, two: Item) -> None:
+    read(storage, two, ADA)
+    found = read(storage, two, BEN, "rejected")
+    assert (found.state, found.stage) == ("open", "adjudication")
+    for reader in (ADA, BEN):
+        with pytest.raises(ItemConflict, match="another reader"):
+            worklist.claim(storage, two.id, reader)
+    found = read(storage, two, EVA, "rejected")
+    assert found.state == "decided"
+    assert (found.decision or {})["verdict"] == "rejected"
+    assert worklist.get(storage, two.id) == found
+
+
+def test_a_newer_review_takes_over_between_the_readings(storage: Storage, two: Item) -> None:
+    read(storage, two, ADA)
+    assert worklist.supersede(storage, two.id).state == "superseded"
+    for reader in (ADA, BEN):
+        with pytest.raises(ItemConflict):
+            worklist.decide(storage, two.id, reader, DECISION)
+
+
+def test_the_lane_is_told_of_each_reading_that_is_wanted(
+    storage: Storage, two: Item, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(storage, "enqueue", lambda queue, text: told.append(text))
+    worklist.notify(storage, two)
+    worklist.notify(storage, read(storage, two, ADA))
+    worklist.notify(storage, worklist.get(storage, two.id))
+    assert len(told) == 2
+    assert '"stage": "second"' in told[1]
+
+
+def test_the_longest_decisions_of_three_readers_fit_into_the_table(
+    storage: Storage, two: Item
+) -> None:
+    def long(reader: str, verdict: str) -> dict[str, Any]:
+        return {"verdict": verdict, "findings": {}, "comment": reader * (MAX_STORED - 100)}
+
+    for reader, verdict in ((ADA, "confirmed"), (BEN, "rejected"), (EVA, "rejected")):
+        worklist.claim(storage, two.id, reader)
+        worklist.decide(storage, two.id, reader, long(reader.user[0], verdict))
+    found = worklist.get(storage, two.id)
+    assert found.decision == long("e", "rejected")
+    assert [one.decision["comment"][0] for one in found.readings] == ["a", "b", "e"]
+
+
+# --- corrections --------------------------------------------------------------------------------
+
+
+def test_a_correction_is_a_new_entry_and_the_decision_stays(storage: Storage, item: Item) -> None:
+    read(storage, item, ADA)
+    wrong = {**DECISION, "verdict": "rejected"}
+    for reader, reason in ((BEN, "a vessel"), (BEN, "a vessel"), (ADA, "a mass after all")):
+        corrections.correct(storage, item.id, reader, wrong, reason)
+    found = corrections.of_item(storage, item.id)
+    assert [(one.number, one.reader, one.reason) for one in found] == [
+        (1, "ben", "a vessel"),
+        (2, "ada", "a mass after all"),
+    ]
+    decided = worklist.get(storage, item.id)
+    assert decided.decision == DECISION
+    assert corrections.standing_decision(storage, decided) == wrong
+
+
+def test_corrections_at_once_all_stay(storage: Storage, item: Item) -> None:
+    read(storage, item, ADA)
+
+    def correct(n: int) -> int:
+        reader = Reader(f"reader {n}", "")
+        return corrections.correct(storage, item.id, reader, DECISION, f"reason {n}")[1].number
+
+    with ThreadPoolExecutor(8) as pool:
+        numbers = list(pool.map(correct, range(8)))
+    assert sorted(numbers) == list(range(1, 9))
+    assert len(corrections.of_item(storage, item.id)) == 8
+
+
+def test_what_is_not_decided_is_not_corrected(storage: Storage, item: Item) -> None:
+    with pytest.raises(ItemConflict, match="only a decision"):
+        corrections.correct(storage, item.id, ADA, DECISION, "why")
+    assert corrections.standing_decision(storage, item) is None

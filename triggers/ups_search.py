@@ -7,7 +7,7 @@ from functools import partial
 import azure.durable_functions as df
 import azure.functions as func
 
-from slicewatch import storage
+from slicewatch import settings, storage
 from slicewatch.identity import Role
 from slicewatch.records import Lane
 from triggers import access
@@ -25,5 +25,5 @@ def ups_search(req: func.HttpRequest) -> func.HttpResponse:
 
     identity = access.require(req, Role.READER)
     lanes = tuple(Lane) if identity.sees_forensic else (Lane.CLINICAL,)
-    find = partial(ups.search, storage.current(), lanes)
+    find = partial(ups.search, storage.current(), settings.current(), lanes)
     return answer_search(req, workitems.KEYS, find)

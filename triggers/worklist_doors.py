@@ -5,27 +5,40 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import azure.functions as func
 
-from slicewatch import settings, storage
+from slicewatch import settings, storage, worklist_order
 from slicewatch.identity import Identity, Role
 from slicewatch.records import Lane
 from slicewatch.settings import Settings
 from slicewatch.worklist import Item, ItemConflict, NoSuchItem, Reader
 from triggers import access
-from triggers.responses import Problem, as_json
+from triggers.responses import Problem, as_json, plain_body
 
 _MAX_BODY = 1 << 20
+_HIDDEN = ("lock", "read", "readings")
 _ITEM = re.compile(r"study-[0-9a-f]{32}-\d{1,9}-(clinical|forensic)")
 
 
-def as_body(item: Item) -> dict[str, Any]:
-    """An item as the API shows it."""
-    told = {**item.to_json(), "urgency": item.urgency}
-    told.pop("lock", None)
-    return told
+def as_body(item: Item, identity: Identity, now: datetime | None = None) -> dict[str, Any]:
+    """An item as the API shows it to somebody: without the lock of a claim, and with the number of
+    readings instead of what they say.
+    """
+    now = now or datetime.now(UTC)
+    stands = worklist_order.standing(item, settings.current(), now)
+    told = {key: value for key, value in item.to_json().items() if key not in _HIDDEN}
+    return told | {
+        "urgency": item.urgency,
+        "due": stands.due.isoformat(timespec="milliseconds") if stands.due else None,
+        "sla_s": stands.sla_s,
+        "overdue": stands.overdue,
+        "raised": stands.raised,
+        "readings": item.read,
+        "mine": item.state == "claimed" and item.holder == identity.user,
+    }
 
 
 def item_of(request: func.HttpRequest, identity: Identity) -> str:
@@ -55,7 +68,7 @@ def body_object(request: func.HttpRequest, identity: Identity) -> dict[str, Any]
     Raises `Problem`: 400 for anything else, and for a `reader` who is not the one who asks; 413
     when too large.
     """
-    body = request.get_body()
+    body = plain_body(request)
     if len(body) > _MAX_BODY:
         raise Problem(
             413, "too-large", f"the body is over {_MAX_BODY} bytes", "shorten the comments"
@@ -76,8 +89,8 @@ def body_object(request: func.HttpRequest, identity: Identity) -> dict[str, Any]
     return given
 
 
-def changed(change: Callable[[], Item]) -> Item:
-    """The item that a change gives. Raises `Problem`: 404 for no such item, 409 when its state
+def changed[T](identity: Identity, change: Callable[[], T]) -> T:
+    """What a change gives. Raises `Problem`: 404 for no such item, 409 when its state
     does not allow the change, with the item as it stands.
     """
     try:
@@ -87,22 +100,32 @@ def changed(change: Callable[[], Item]) -> Item:
     except ItemConflict as error:
         raise Problem(
             409,
-            f"item-{error.item.state}",
+            error.code,
             str(error),
             "look at the item as it stands, in this answer, and go on from there",
-            extra={"item": as_body(error.item)},
+            extra={"item": as_body(error.item, identity)},
         ) from error
 
 
 def answer_change(
-    request: func.HttpRequest, change: Callable[[storage.Storage, Settings, str, Reader], Item]
+    request: func.HttpRequest,
+    change: Callable[[storage.Storage, Settings, str, Reader], Item],
+    *others: Role,
 ) -> func.HttpResponse:
-    """Apply a change that needs the item and the reader alone, and answer with the item."""
-    identity, item = reviewed_item(request)
+    """Apply a change that needs the item and the reader alone, and answer with the item. `others`
+    may, beside the lane's reviewers.
+    """
+    identity, item = reviewed_item(request, *others)
     body_object(request, identity)
     store, config = storage.current(), settings.current()
-    reader = Reader(identity.user, identity.name)
-    return as_json(as_body(changed(lambda: change(store, config, item, reader))))
+    reader = reader_of(identity)
+    found = changed(identity, lambda: change(store, config, item, reader))
+    return as_json(as_body(found, identity))
+
+
+def reader_of(identity: Identity) -> Reader:
+    """Who acts, as the worklist knows them."""
+    return Reader(identity.user, identity.name, development=identity.development)
 
 
 def unknown_item() -> Problem:
