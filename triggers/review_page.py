@@ -21,9 +21,9 @@ _NAME = re.compile(r"(?:assets/)?[A-Za-z0-9_-]+(?:[.-][A-Za-z0-9_-]+)*")
 _INDEX = "index.html"
 
 _MEDIA_TYPES = {
-    ".css": "text/css; charset=utf-8",
-    ".html": "text/html; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css",
+    ".html": "text/html",
+    ".js": "text/javascript",
     ".svg": "image/svg+xml",
     ".wasm": "application/wasm",
     ".woff2": "font/woff2",

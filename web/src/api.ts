@@ -59,6 +59,7 @@ export async function me(): Promise<Me> {
 
 export interface Listing {
   items: Item[];
+  total: number;
   /** The server's clock, ISO 8601. */
   now: string;
   etag: string | null;
@@ -70,7 +71,7 @@ export async function worklist(state: string, etag: string | null): Promise<List
   const response = await send(`worklist?state=${state}`, { headers });
   if (response.status === 304) return null;
   const body = await response.json();
-  return { items: body.items, now: body.now, etag: response.headers.get("ETag") };
+  return { items: body.items, total: body.total, now: body.now, etag: response.headers.get("ETag") };
 }
 
 export async function item(id: string, signal?: AbortSignal): Promise<ItemDetail> {

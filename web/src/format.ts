@@ -1,5 +1,7 @@
 /** Figures as people read them. */
 
+import type { Item } from "./records";
+
 const MINUTE = 60;
 const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
@@ -53,8 +55,7 @@ export function size(extent: readonly number[] | null | undefined): string {
   return extent ? `${extent.map((one) => Math.round(one)).join(" × ")} mm` : "size unknown";
 }
 
-/** Who holds an item; a UPS-RS client is known by a hash of its transaction only. */
-export function holder(name: string | null | undefined): string {
-  if (!name) return "somebody";
-  return name.startsWith("UPS-RS") ? "another system" : name;
+/** Who holds an item, or decided it. */
+export function holder(item: Item | null): string {
+  return item?.holder_name || item?.holder || "somebody";
 }

@@ -24,6 +24,7 @@ export interface Item {
   state: "open" | "claimed" | "decided" | "superseded";
   level?: number;
   holder?: string | null;
+  holder_name?: string | null;
   claimed?: string | null;
   decided?: string | null;
   decision?: StoredDecision | null;
@@ -125,8 +126,16 @@ export interface StoredDecision {
 }
 
 export interface Reading {
-  reader: string;
-  decided?: string;
+  stage: string;
+  name: string;
+  time: string;
+  decision: StoredDecision;
+}
+
+export interface Correction {
+  name: string;
+  time: string;
+  reason: string;
   decision: StoredDecision;
 }
 
@@ -134,7 +143,7 @@ export interface ItemDetail {
   item: Item;
   review: Review;
   readings?: Reading[];
-  corrections?: (StoredDecision & { reader?: string; reason?: string; corrected?: string })[];
+  corrections?: Correction[];
   superseded_by?: string | null;
 }
 

@@ -2,6 +2,7 @@
 
 import * as api from "./api";
 import * as drafts from "./draft";
+import { holder } from "./format";
 import type { Box, Finding, FindingSlice, Item, ItemDetail, PlacedBox, Verdict } from "./records";
 import { patient as patientOf, series as seriesFrom, slices as slicesOf } from "./stack";
 import type { Slice } from "./stack";
@@ -33,7 +34,7 @@ import {
   viewer,
   wholeSeries,
 } from "./state";
-import type { Window } from "./viewer";
+import type { Viewer, Window } from "./viewer";
 import { put, refresh } from "./worklist";
 
 const SOFT_TISSUE: Window = { centre: 40, width: 400 };
@@ -191,8 +192,8 @@ async function show(
   still: () => boolean,
 ): Promise<void> {
   const one = frames[0];
-  const where = viewer.value;
-  if (!one || !where) return;
+  const where = await madeViewer();
+  if (!one || !still()) return;
   patient.value = patientOf(one.metadata);
   const index = at ? indexOf(frames, at) : Math.floor(frames.length / 2);
   slices.value = frames;
@@ -200,6 +201,17 @@ async function show(
   const unwindowed = !one.metadata[WINDOW_CENTER]?.Value?.length;
   await where.show(frames, Math.max(0, index), modality === "CT" && unwindowed ? SOFT_TISSUE : null);
   if (still()) imageTrouble.value = null;
+}
+
+/** The viewer, which a study that is opened at once has to wait for. */
+function madeViewer(): Promise<Viewer> {
+  return new Promise((resolve) => {
+    const stop = viewer.subscribe((made) => {
+      if (!made) return;
+      resolve(made);
+      queueMicrotask(() => stop());
+    });
+  });
 }
 
 function indexOf(frames: readonly Slice[], at: PlacedBox): number {
@@ -260,7 +272,7 @@ export function canMark(): boolean {
   if (!one) say("Open a study first (Q goes to the queue).", "warning");
   else if (!mayDecide.value) say(`Deciding takes the role ${one.lane}-reviewer.`, "warning");
   else if (one.state === "open") say("Claim the study first (T).", "warning");
-  else if (one.state === "claimed") say(`${one.holder} holds this study.`, "warning");
+  else if (one.state === "claimed") say(`${holder(one)} holds this study.`, "warning");
   else say(`This review is ${one.state}: nothing can be changed.`, "warning");
   return false;
 }
@@ -383,7 +395,8 @@ export async function sign(): Promise<void> {
   signOpen.value = false;
   draft.value = drafts.EMPTY;
   kept.delete(draftKey(one));
-  say("Signed. The decision is recorded.");
+  const now = item.value?.state;
+  say(now === "open" ? "Signed. Another reader reads it next." : "Signed. It is recorded.");
   const found = await api.item(one.id).catch(() => null);
   if (found && openId.value === found.item.id) detail.value = found;
 }

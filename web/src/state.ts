@@ -14,6 +14,8 @@ export const me = signal<Me | null>(null);
 /** Why the page as a whole cannot be used. */
 export const shut = signal<Refusal | null>(null);
 export const items = signal<Item[] | null>(null);
+/** Items of the queue, also those that were not sent. */
+export const total = signal(0);
 export const connected = signal(true);
 /** When the server last answered, by this machine's clock. */
 export const answered = signal<number | null>(null);

@@ -83,6 +83,8 @@ export class Viewer {
   private imageIds: string[] = [];
   private target = 0;
   private moving: Promise<void> | null = null;
+  /** The stack is set: before, the viewport takes no other index. */
+  private settled = false;
   private initialWindow: Window | null = null;
   private readonly prefetch = new Prefetch((imageId) => this.load(imageId, "Prefetch"));
   private readonly observer: ResizeObserver;
@@ -148,9 +150,10 @@ export class Viewer {
     this.target = index;
     this.prefetch.stop();
     for (const one of slices) wadors.metaDataManager.add(one.imageId, one.metadata as never);
+    this.settled = false;
     await this.viewport.setStack([...this.imageIds], index);
     if (this.slices !== slices) return;
-    if (!this.viewport.hasImageId(slices[index]?.imageId ?? "")) return;
+    this.settled = true;
     if (kept && properties) {
       this.viewport.setProperties({ voiRange: properties.voiRange, invert: properties.invert });
       const { focalPoint, position, parallelScale } = kept;
@@ -161,6 +164,7 @@ export class Viewer {
     }
     this.viewport.render();
     this.prefetch.around(this.imageIds, this.target, 1);
+    this.move();
   }
 
   get index(): number {
@@ -177,15 +181,21 @@ export class Viewer {
     const direction = wanted < this.target ? -1 : 1;
     this.target = wanted;
     this.prefetch.around(this.imageIds, wanted, direction);
+    this.move();
+  }
+
+  private move(): void {
+    if (!this.settled) return;
     this.moving ??= this.follow().finally(() => {
       this.moving = null;
     });
   }
 
   private async follow(): Promise<void> {
+    const { slices } = this;
     let at = this.viewport.getCurrentImageIdIndex();
-    while (at !== this.target) {
-      const { slices, target } = this;
+    while (at !== this.target && this.slices === slices) {
+      const { target } = this;
       const slice = slices[target];
       if (!slice) return;
       const coming = cache.getImage(slice.imageId) ? null : this.load(slice.imageId, "Interaction");
@@ -203,7 +213,6 @@ export class Viewer {
         if (this.slices === slices) this.onError(slice);
         if (this.target === target) return;
       }
-      if (this.slices !== slices) at = this.viewport.getCurrentImageIdIndex();
     }
   }
 

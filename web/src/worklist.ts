@@ -13,6 +13,7 @@ import {
   shut,
   skew,
   stateShown,
+  total,
 } from "./state";
 
 const EVERY_MS = 3000;
@@ -62,6 +63,7 @@ async function ask(): Promise<void> {
   etag = listing.etag;
   etagOf = state;
   items.value = listing.items;
+  total.value = listing.total;
   const now = Date.parse(listing.now);
   if (Number.isFinite(now)) skew.value = now - Date.now();
   await compareOpen(listing.items);
@@ -71,6 +73,7 @@ async function ask(): Promise<void> {
 async function compareOpen(listed: readonly Item[]): Promise<void> {
   const open = detail.value;
   if (!open || openId.value !== open.item.id) return;
+  if (["decided", "superseded"].includes(open.item.state)) return;
   const there = listed.find((one) => one.id === open.item.id);
   if (there) {
     if (JSON.stringify(there) !== JSON.stringify(open.item)) {
@@ -78,7 +81,6 @@ async function compareOpen(listed: readonly Item[]): Promise<void> {
     }
     return;
   }
-  if (["decided", "superseded"].includes(open.item.state)) return;
   const found = await api.item(open.item.id);
   if (openId.value === found.item.id) detail.value = found;
 }

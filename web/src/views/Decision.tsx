@@ -217,10 +217,10 @@ function NextButton() {
 
 function standing(): string {
   const one = item.value;
-  if (one?.state === "claimed") return `Held by ${holder(one.holder)}.`;
+  if (one?.state === "claimed") return `Held by ${holder(one)}.`;
   if (one?.state === "superseded") return "A newer review took its place.";
   const when = one?.decided ? ` at ${moment(one.decided)}` : "";
   const corrections = detail.value?.corrections?.length ?? 0;
   const more = corrections ? `, ${count(corrections, "correction")}` : "";
-  return `${one?.decision?.verdict ?? "decided"} by ${holder(one?.holder)}${when}${more}.`;
+  return `${one?.decision?.verdict ?? "decided"} by ${holder(one)}${when}${more}.`;
 }

@@ -11,6 +11,7 @@ import {
   queue,
   serverNow,
   stateShown,
+  total,
 } from "../state";
 
 /** Items that are drawn: the order is the queue's, so these come first. */
@@ -23,7 +24,7 @@ export function Queue() {
     <nav class={`queue ${connected.value ? "" : "stale"}`} aria-label="Review queue">
       <header class="queue-head">
         <h2>Queue</h2>
-        {listed && <span class="tally">{listed.length.toLocaleString("en")}</span>}
+        {listed && <span class="tally">{tally(listed.length)}</span>}
         <Choice
           label="Which studies"
           value={stateShown.value}
@@ -53,6 +54,12 @@ export function Queue() {
       {listed === null ? <Loading /> : <List listed={listed} />}
     </nav>
   );
+}
+
+/** Of a very long queue the server sends the beginning. */
+function tally(listed: number): string {
+  const cut = (items.value?.length ?? 0) < total.value;
+  return (cut && !laneShown.value ? total.value : listed).toLocaleString("en");
 }
 
 function lanesSeen(): string[] {
@@ -169,7 +176,7 @@ function level(urgency: number): string {
 
 function State({ one }: { one: Item }) {
   if (one.state === "claimed" && one.mine) return <span class="state yours">yours</span>;
-  if (one.state === "claimed") return <span class="state held">{holder(one.holder)}</span>;
+  if (one.state === "claimed") return <span class="state held">{holder(one)}</span>;
   if (one.state === "decided") return <span class="state">{one.decision?.verdict}</span>;
   return <span class="state open">open</span>;
 }

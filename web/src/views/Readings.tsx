@@ -1,28 +1,38 @@
-import { moment } from "../format";
+import { holder, moment } from "../format";
 import type { ItemDetail, StoredDecision } from "../records";
+
+const STAGES: Record<string, string> = {
+  first: "first reading",
+  second: "second reading",
+  adjudication: "adjudication",
+};
 
 /** Readings that may be seen, and corrections of the decision, in their order. */
 export function Readings({ detail }: { detail: ItemDetail | null }) {
   const readings = detail?.readings ?? [];
   const corrections = detail?.corrections ?? [];
-  const own = readings.length === 0 && detail?.item.decision ? detail.item : null;
-  if (!own && readings.length + corrections.length === 0) return null;
+  const own = readings.length === 0 ? detail?.item : null;
+  if (!own?.decision && readings.length + corrections.length === 0) return null;
+  const several = readings.length > 1;
   return (
     <section aria-label="Readings">
-      <h3>{readings.length > 1 ? "Readings" : "Decision"}</h3>
+      <h3>{several ? "Readings" : "Decision"}</h3>
       <ul class="readings">
-        {own?.decision && (
-          <One who={own.holder ?? ""} when={own.decided} what={own.decision} />
-        )}
-        {readings.map((one, n) => (
-          <One key={`r${n}`} who={one.reader} when={one.decided} what={one.decision} />
-        ))}
-        {corrections.map((one, n) => (
+        {own?.decision && <One who={holder(own)} when={own.decided} what={own.decision} />}
+        {readings.map((one) => (
           <One
-            key={`c${n}`}
-            who={`${one.reader ?? ""}, correction`}
-            when={one.corrected}
-            what={one}
+            key={one.time}
+            who={several ? `${one.name}, ${STAGES[one.stage] ?? one.stage}` : one.name}
+            when={one.time}
+            what={one.decision}
+          />
+        ))}
+        {corrections.map((one) => (
+          <One
+            key={one.time}
+            who={`${one.name}, correction`}
+            when={one.time}
+            what={one.decision}
             reason={one.reason}
           />
         ))}

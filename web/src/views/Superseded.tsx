@@ -26,7 +26,7 @@ export function Superseded() {
     return (
       <div class="banner" role="status">
         <span>
-          <strong>{holder(one.holder)}</strong> holds this study
+          <strong>{holder(one)}</strong> holds this study
           {one.claimed ? ` since ${moment(one.claimed)}` : ""}. You can look, not decide.
         </span>
       </div>

@@ -48,11 +48,12 @@ export function ViewerPane() {
 
 /** The element that Cornerstone draws into; made once. */
 function Canvas() {
-  const element = useRef<HTMLDivElement>(null);
+  const outer = useRef<HTMLDivElement>(null);
+  const inner = useRef<HTMLDivElement>(null);
   useEffect(() => {
-    const here = element.current;
-    if (!here) return;
-    Viewer.create(here).then(
+    if (!inner.current || !outer.current) return;
+    const here = outer.current;
+    Viewer.create(inner.current).then(
       (made) => {
         attach(made, here);
         viewer.value = made;
@@ -68,7 +69,7 @@ function Canvas() {
   return (
     <div
       id="viewport"
-      ref={element}
+      ref={outer}
       class="viewport"
       tabIndex={0}
       role="group"
@@ -78,7 +79,10 @@ function Canvas() {
         scroll(event);
       }}
       onContextMenu={(event) => event.preventDefault()}
-    />
+    >
+      {/* Cornerstone takes its element out of the order of focus. */}
+      <div ref={inner} class="canvas" />
+    </div>
   );
 }
 
