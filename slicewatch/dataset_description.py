@@ -30,7 +30,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from slicewatch.dataset import LabelMap
+from slicewatch.dataset_planning import LabelMap
 from slicewatch.intensities import PRESETS
 from slicewatch.model_registry import Model, Registry
 from slicewatch.record import Record

@@ -11,7 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from slicewatch import dataset, dataset_description, dataset_intake, dataset_store, feedback
+from slicewatch import (
+    dataset,
+    dataset_description,
+    dataset_intake,
+    dataset_planning,
+    dataset_store,
+    feedback,
+)
 from slicewatch.annotations import BadAnnotation, yolo_boxes
 from slicewatch.dataset import Example, Inspected, Labelled, PlannedImage, Reject
 from slicewatch.dataset_checks import (
@@ -59,7 +66,7 @@ def plan(
         return StepCounts(refused=True)
     drawn, rejects = _drawn_by_labels(objects, labels, description)
     drawn |= feedback.gather(storage, found["items"], description.classes)[1]
-    planned = dataset.plan(
+    planned = dataset_planning.plan(
         objects, _Annotations(storage, settings, sources), description.label_map(), drawn=drawn
     )
     rejects += planned.rejects

@@ -14,7 +14,7 @@ import dataclasses
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-from slicewatch import corrections, dataset, holdings, inventory, worklist
+from slicewatch import corrections, dataset_planning, holdings, inventory, worklist
 from slicewatch import decision as decisions
 from slicewatch.dataset import Labelled
 from slicewatch.dataset_store import Source, source_name
@@ -139,7 +139,7 @@ def gather(
         if classes is not None:
             wanted = tuple(finding for finding in review.findings if finding.label in classes)
             review = dataclasses.replace(review, findings=wanted)
-        boxes = dataset.reviewed(review, judged)
+        boxes = dataset_planning.reviewed(review, judged)
         drawn |= boxes
         for finding in review.findings:
             for one in finding.slices:

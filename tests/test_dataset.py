@@ -31,13 +31,10 @@ from slicewatch.dataset import (
     UNANNOTATED,
     Inspected,
     Labelled,
-    LabelMap,
     Plan,
     Reject,
     inspect,
-    plan,
     render,
-    reviewed,
     split_of,
 )
 from slicewatch.dataset_checks import (
@@ -50,6 +47,7 @@ from slicewatch.dataset_checks import (
     picture_digest,
     read_manifest,
 )
+from slicewatch.dataset_planning import LabelMap, plan, reviewed
 from slicewatch.limits import DEFAULT_LIMITS
 from slicewatch.model_registry import Registry
 from slicewatch.pixels import to_tensor

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from slicewatch import dataset, dicom, pixels
-from slicewatch.dataset import Inspected, LabelMap, Plan, Reject
+from slicewatch import dataset, dataset_planning, dicom, pixels
+from slicewatch.dataset import Inspected, Plan, Reject
 from slicewatch.dataset_checks import Entry, check, check_label, read_manifest
+from slicewatch.dataset_planning import LabelMap
 from slicewatch.detector import Detector
 from slicewatch.limits import Rejected
 from slicewatch.model_registry import Model
@@ -132,7 +133,7 @@ def _dicom_frames(
         objects.append(found)
         if isinstance(found, Inspected) and found.is_annotation:
             annotations[source] = data
-    plan: Plan = dataset.plan(objects, annotations, labels)
+    plan: Plan = dataset_planning.plan(objects, annotations, labels)
     rejects += plan.rejects
     for image in Progress(plan.images, "detecting"):
         data = (folder / image.source).read_bytes()

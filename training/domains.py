@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from slicewatch.dataset import LabelMap
+from slicewatch.dataset_planning import LabelMap
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from slicewatch import dataset, pixels
+from slicewatch import dataset, dataset_planning, pixels
 from slicewatch.annotations import BadAnnotation, mask_box, yolo_boxes
 from slicewatch.dataset import (
     TRAIN,
@@ -76,7 +76,7 @@ def dicom_folder(
             else:
                 drawn[found.sop_instance_uid, 1] = [Labelled(b.name, b.box) for b in boxes]
     findings.sources += len(files)
-    plan = dataset.plan(objects, annotations, domain.labels, drawn=drawn)
+    plan = dataset_planning.plan(objects, annotations, domain.labels, drawn=drawn)
     findings.rejects += plan.rejects
     findings.remarks += plan.remarks
     for image in Progress(plan.images, "rendering"):

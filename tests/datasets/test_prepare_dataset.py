@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
-from slicewatch import dataset, dataset_store, model_registry
+from slicewatch import dataset, dataset_planning, dataset_store, model_registry
 from slicewatch.dataset_checks import read_manifest
 from tests import studies
 from tests.datasets.inbox import (
@@ -64,8 +64,8 @@ def test_the_pictures_are_those_of_serving_byte_for_byte(inbox: Inbox, seed: int
     expected = {}
     annotations = {name: data for name, data in sent.items() if name.endswith("RS.dcm")}
     objects = [dataset.inspect(name, data) for name, data in sent.items()]
-    labels = dataset.LabelMap((("GTV", LABEL),))
-    for image in dataset.plan(objects, annotations, labels).images:
+    labels = dataset_planning.LabelMap((("GTV", LABEL),))
+    for image in dataset_planning.plan(objects, annotations, labels).images:
         data = sent[image.source]
         for one in dataset.render(image, data, [LABEL], size=SIZE, intensity="ct_soft_tissue"):
             expected[f"images/{one.split}/{one.name}.png"] = one.png
@@ -85,7 +85,7 @@ def test_training_and_evaluation_read_what_was_prepared(
     folder = tmp_path / "data"
     assert fetch(inbox.storage, inbox.name, folder) == len(inbox.files())
     detector = detector_for(models.models[0])
-    cases, rejects = load_cases(folder, detector, dataset.LabelMap(()))
+    cases, rejects = load_cases(folder, detector, dataset_planning.LabelMap(()))
     assert rejects == []
     assert len(cases) == 6
     assert sum(len(case.truth) for case in cases) == 2
