@@ -61,13 +61,20 @@ page)
     (cd web && npm run --silent build)
     ;;
 peers)
-    # The edge agent's tests talk to DCMTK's clients, which come from the system's packages.
-    command -v storescu >/dev/null 2>&1 && exit 0
+    # What tests talk to and check with, from the system's packages: DCMTK's clients and viewers,
+    # dicom3tools' dciodvfy, Orthanc as a PACS, Chromium for the review page.
+    missing=""
+    for pair in storescu:dcmtk dciodvfy:dicom3tools Orthanc:orthanc chromium:chromium; do
+        PATH="$PATH:/usr/sbin" command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
+    done
+    [ -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ] || missing="$missing orthanc-dicomweb"
+    [ -z "$missing" ] && exit 0
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
-        echo "Installing DCMTK for the tests of the edge agent …"
-        { apt-get update -qq && apt-get install -y -qq --no-install-recommends dcmtk; } >/dev/null 2>&1 && exit 0
+        echo "Installing$missing for the tests …"
+        # shellcheck disable=SC2086  # names of packages, one word each
+        { apt-get update -qq && apt-get install -y -qq --no-install-recommends $missing; } >/dev/null 2>&1 && exit 0
     fi
-    echo "DCMTK is not installed: tests with its clients are skipped. Install the package dcmtk to run them." >&2
+    echo "Not installed:$missing. Tests that need them are skipped; install these packages to run them." >&2
     ;;
 *)
     echo "usage: setup.sh python|train|node|page-packages|page|peers" >&2

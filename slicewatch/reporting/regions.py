@@ -50,7 +50,7 @@ class Selection:
     """
 
     findings: dict[str, list[Region]] = field(default_factory=dict)
-    left: int = MAX_REGIONS
+    left: int = field(default_factory=lambda: MAX_REGIONS)
     too_many: int = 0
     not_referable: int = 0
 
