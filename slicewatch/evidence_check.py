@@ -1,21 +1,21 @@
 """Check an evidence bundle, offline: a zip file or the folder that it was unpacked to.
 
-Everything in it is taken for hostile. The log is walked entry by entry: spelling, hash,
-signature, number, link to the entry before it, checkpoints, and the files that the entry vouches
-for; then what is left is held against the manifest. Faults are told in the order of the entries
-that they concern, so the first is the first entry that does not hold.
+Everything in it is taken for hostile. The log is walked entry by entry (`custody_check`), the
+files are held against the entries that vouch for them, and what is left against the manifest.
+Faults are told in the order of the entries that they concern, so the first is the first entry that
+does not hold.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from slicewatch import custody_chain
-from slicewatch.custody_chain import Broken, Statement
+from slicewatch.custody_chain import Broken
+from slicewatch.custody_check import Fault, LogCheck, study_of
 from slicewatch.evidence_files import (
     CHECKPOINTS,
     KEYS,
@@ -29,24 +29,6 @@ from slicewatch.evidence_files import (
 )
 from slicewatch.record import Record
 
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-
-@dataclass(frozen=True, slots=True)
-class Fault(Record):
-    """Something that does not hold.
-
-    Attributes:
-        cause: a sentence for people.
-        entry: number of the entry that does not hold; ``None`` for the bundle as a whole.
-        file: path in the bundle of the file concerned, if it is one.
-    """
-
-    cause: str
-    entry: int | None = None
-    file: str | None = None
-
 
 @dataclass(frozen=True, slots=True)
 class Report(Record):
@@ -58,6 +40,7 @@ class Report(Record):
         keys: fingerprints of the keys that signed; trusted: they were given by the caller, and
             did not just come with the bundle.
         found: objects that were found in storage without an entry of their arrival.
+        rejected: objects that came and were refused; their bytes are not in the bundle.
     """
 
     study: str
@@ -69,6 +52,7 @@ class Report(Record):
     keys: tuple[str, ...] = ()
     trusted: bool = False
     found: int = 0
+    rejected: int = 0
 
     @property
     def holds(self) -> bool:
@@ -95,19 +79,6 @@ def check(
     return _Check(bundle, keys, checkpoints).run()
 
 
-@dataclass(slots=True)
-class _Vouched:
-    """What the entries say of the files."""
-
-    originals: dict[str, tuple[int, str]] = field(default_factory=dict)
-    results: dict[str, tuple[int, set[str]]] = field(default_factory=dict)
-    screened: list[tuple[int, str]] = field(default_factory=list)
-    decisions: list[tuple[int, str, str, str]] = field(default_factory=list)
-    exports: list[tuple[int, str, str]] = field(default_factory=list)
-    found: set[str] = field(default_factory=set)
-    arrived: set[str] = field(default_factory=set)
-
-
 def _words(item: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """What people said of an item of the worklist, by kind."""
     yield "decision", item.get("decision") or {}
@@ -119,14 +90,10 @@ class _Check:
     def __init__(self, bundle: Bundle, keys: Sequence[bytes], checkpoints: Sequence[bytes]) -> None:
         self._bundle = bundle
         self._trusted = bool(keys)
-        self._faults: list[Fault] = []
-        self._keys: dict[str, Ed25519PublicKey] = {}
         self._given = checkpoints
-        self._vouched = _Vouched()
-        self._hashes: list[str | None] = []
-        self._signed_from: int | None = None
-        self._signers: set[str] = set()
-        self._seen: dict[str, int] = {}
+        self._log = LogCheck()
+        self._vouched = self._log.vouched
+        self._fault = self._log.fault
         self._study = ""
         self._manifest_signed = False
         if keys:
@@ -136,31 +103,29 @@ class _Check:
 
     def run(self) -> Report:
         manifest = self._manifest()
-        self._study = str(manifest.get("study", ""))
-        points = self._checkpoints()
         lines = custody_chain.lines_of(self._bundle.read(LOG) or b"")
-        self._walk(lines, points)
+        self._study = str(manifest.get("study", "")) or study_of(lines)
+        points = self._checkpoints()
+        self._log.walk(lines, self._study, points)
         self._tail(len(lines), manifest, points)
         self._files()
         if manifest:
             self._against_manifest(manifest)
-        if self._trusted and self._signed_from is None:
+        if self._trusted and self._log.signed_from is None:
             self._fault("no entry is signed, although a public key is given", 0)
-        order = sorted(self._faults, key=lambda one: (one.entry is None, one.entry or 0))
+        order = sorted(self._log.faults, key=lambda one: (one.entry is None, one.entry or 0))
         return Report(
             study=self._study,
             entries=len(lines),
             files=len(self._bundle.names),
             checkpoints=len(points),
             faults=tuple(order),
-            signed_from=self._signed_from,
-            keys=tuple(sorted(self._signers)),
+            signed_from=self._log.signed_from,
+            keys=tuple(sorted(self._log.signers)),
             trusted=self._trusted,
             found=len(self._vouched.found - self._vouched.arrived),
+            rejected=len(self._vouched.rejected),
         )
-
-    def _fault(self, cause: str, entry: int | None = None, file: str | None = None) -> None:
-        self._faults.append(Fault(cause, entry, file))
 
     # --- keys, manifest, checkpoints
 
@@ -170,7 +135,7 @@ class _Check:
                 key = custody_chain.public_key(pem)
             except Broken as error:
                 raise Unreadable(f"a public key cannot be used: {error}") from None
-            self._keys[custody_chain.fingerprint(key)] = key
+            self._log.keys[custody_chain.fingerprint(key)] = key
 
     def _take_bundled(self) -> None:
         for name in sorted(self._bundle.names):
@@ -180,26 +145,21 @@ class _Check:
                 except Broken as error:
                     self._fault(f"the public key {name} cannot be used: {error}", file=name)
                 else:
-                    self._keys[custody_chain.fingerprint(key)] = key
-
-    def _read(self, line: bytes, kind: str) -> Statement:
-        statement = custody_chain.read(line, kind, self._keys)
-        if statement.signed:
-            self._signers.add(str(statement.body["signing"]))
-        return statement
+                    self._log.keys[custody_chain.fingerprint(key)] = key
 
     def _manifest(self) -> dict[str, Any]:
         text = self._bundle.read(MANIFEST)
         if text is None:
-            self._fault("the manifest is missing", file=MANIFEST)
+            self._fault("the manifest is missing, damaged or too large", file=MANIFEST)
             return {}
         try:
-            statement = self._read(text, custody_chain.MANIFEST)
+            statement = self._log.read(text, custody_chain.MANIFEST)
             self._manifest_signed = statement.signed
         except Broken as error:
             self._fault(f"the manifest does not hold: {error}", file=MANIFEST)
             return {}
-        return statement.body
+        body: dict[str, Any] = statement.body
+        return body
 
     def _checkpoints(self) -> list[dict[str, Any]]:
         texts = [
@@ -210,7 +170,7 @@ class _Check:
         points = []
         for name, text in [*texts, *(("given", text) for text in self._given)]:
             try:
-                body = self._read(text, custody_chain.CHECKPOINT).body
+                body = self._log.read(text, custody_chain.CHECKPOINT).body
                 if not isinstance(body.get("sequence"), int):
                     raise Broken("it names no entry")
             except Broken as error:
@@ -220,94 +180,6 @@ class _Check:
                 continue  # those of other studies may lie in the same folder
             points.append(body)
         return points
-
-    # --- the log
-
-    def _walk(self, lines: list[bytes], points: list[dict[str, Any]]) -> None:
-        expected, previous = 0, custody_chain.GENESIS
-        for number, line in enumerate(lines):
-            try:
-                statement = self._read(line, custody_chain.ENTRY)
-            except Broken as error:
-                self._fault(f"entry {number} does not hold: {error}", number)
-                expected, previous = expected + 1, _stated_hash(line)
-                self._hashes.append(None)
-                continue
-            self._link(number, statement, expected, previous)
-            self._signing(number, statement)
-            self._twice(number, statement)
-            self._hashes.append(statement.hash)
-            for point in points:
-                if point["sequence"] == number and point.get("head") != statement.hash:
-                    self._fault(
-                        f"entry {number} is not the one that a checkpoint of {point.get('time')} "
-                        "saw",
-                        number,
-                    )
-            try:
-                self._vouch(number, statement.body)
-            except (KeyError, TypeError, ValueError, AttributeError):
-                self._fault(f"entry {number} lacks what its event has to say", number)
-            sequence = statement.body.get("sequence")
-            expected = sequence + 1 if isinstance(sequence, int) else expected + 1
-            previous = statement.hash
-
-    def _link(self, number: int, one: Statement, expected: int, previous: str) -> None:
-        sequence = one.body.get("sequence")
-        if one.body.get("study") != self._study:
-            self._fault(f"entry {number} is of another study than the manifest", number)
-        if sequence != expected:
-            what = (
-                f"entry {expected} is missing or was moved: entry {sequence} stands in its place"
-                if isinstance(sequence, int) and sequence > expected
-                else f"an entry that calls itself {sequence} was added or moved to place {number}"
-            )
-            self._fault(what, number)
-        elif previous and one.body.get("previous") != previous:
-            self._fault(
-                f"entry {number} does not follow the entry before it: one of them was replaced",
-                number,
-            )
-
-    def _signing(self, number: int, one: Statement) -> None:
-        if one.signed and self._signed_from is None:
-            self._signed_from = number
-        elif not one.signed and self._signed_from is not None:
-            self._fault(f"entry {number} is not signed, and an earlier entry is", number)
-
-    def _twice(self, number: int, one: Statement) -> None:
-        first = self._seen.setdefault(str(one.body.get("key")), number)
-        if first != number:
-            self._fault(f"entry {number} tells again what entry {first} tells", number)
-
-    def _vouch(self, number: int, body: dict[str, Any]) -> None:
-        """Note what an entry says of files. Raises for data of another shape."""
-        data, said = body["data"], self._vouched
-        match body["event"]:
-            case "stored":
-                (said.found if "found" in body["actor"] else said.arrived).update(data["objects"])
-                for name, (sha256, _size) in data["objects"].items():
-                    first = said.originals.setdefault(name, (number, sha256))
-                    if first[1] != sha256:
-                        self._fault(
-                            f"entry {number} stores other bytes of an object than entry {first[0]}",
-                            number,
-                            ORIGINALS + name,
-                        )
-            case "screened" | "assessed" as event:
-                for name, sha256 in data["results"].items():
-                    said.results.setdefault(name, (number, set()))[1].add(sha256)
-                    if event == "screened":
-                        said.screened.append((number, name))
-            case "decided":
-                said.decisions.append((number, "decision", data["item"], data["decision_sha256"]))
-            case "read":
-                said.decisions.append((number, "reading", data["item"], data["decision_sha256"]))
-            case "corrected":
-                sha256 = data["correction_sha256"]
-                said.decisions.append((number, "correction", data["item"], sha256))
-            case "exported" if "bundle" in data:
-                said.exports.append((number, data["bundle"], data["content_sha256"]))
 
     def _tail(self, count: int, manifest: dict[str, Any], points: list[dict[str, Any]]) -> None:
         seen = max((point["sequence"] for point in points), default=-1)
@@ -321,7 +193,7 @@ class _Check:
         said = manifest.get("entries")
         if said != count:
             self._fault(f"the log has {count} entries, the manifest says {said}", count)
-        elif count and self._hashes[-1] not in (None, manifest.get("head")):
+        elif count and self._log.hashes[-1] not in (None, manifest.get("head")):
             self._fault("the last entry is not the one in the manifest", count - 1)
         exports = [number for number, bundle, _ in self._vouched.exports
                    if bundle == manifest.get("bundle")]  # fmt: skip
@@ -331,7 +203,7 @@ class _Check:
     # --- files
 
     def _files(self) -> None:
-        said, before = self._vouched, len(self._faults)
+        said, before = self._vouched, len(self._log.faults)
         for name, (number, sha256) in said.originals.items():
             self._same(number, ORIGINALS + name, {sha256}, "original")
         for name, (number, hashes) in said.results.items():
@@ -343,7 +215,7 @@ class _Check:
         for name in sorted(originals):
             if name.removeprefix(ORIGINALS) not in said.originals:
                 self._fault("an original is here that no entry stored", file=name)
-        if len(self._faults) == before and said.exports:
+        if len(self._log.faults) == before and said.exports:
             number, _, content = said.exports[-1]
             files = {name: self._bundle.sha256(name) for name in self._bundle.names
                      if name.startswith((ORIGINALS, RESULTS))}  # fmt: skip
@@ -392,13 +264,13 @@ class _Check:
                 )
 
     def _against_manifest(self, manifest: Mapping[str, Any]) -> None:
-        if self._signed_from is not None and not self._manifest_signed:
+        if self._log.signed_from is not None and not self._manifest_signed:
             self._fault("the manifest is not signed, and entries are", file=MANIFEST)
         listed = manifest.get("files")
         if not isinstance(listed, dict):
             self._fault("the manifest lists no files", file=MANIFEST)
             return
-        blamed = {fault.file for fault in self._faults}
+        blamed = {fault.file for fault in self._log.faults}
         for name, said in sorted(listed.items()):
             if name in blamed:
                 continue
@@ -409,10 +281,3 @@ class _Check:
         for name in sorted(self._bundle.names - listed.keys() - {MANIFEST}):
             if name not in blamed:
                 self._fault("a file is not in the manifest", file=name)
-
-
-def _stated_hash(line: bytes) -> str:
-    """The hash that a broken entry states; empty when it states none."""
-    with contextlib.suppress(Broken):
-        return custody_chain.parse(line).hash
-    return ""

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -26,6 +30,8 @@ from slicewatch.storage import (
 )
 from tests import studies
 from tests.custody_study import new_signer
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
@@ -81,6 +87,51 @@ def test_many_functions_that_append_at_once_lose_and_double_nothing(
     assert sorted(told) == sorted(
         {f"{thread}-{step}" for thread in range(12) for step in range(5)}
         | {f"all-{step}" for step in range(5)}
+    )
+
+
+_APPENDING = """
+import sys
+from slicewatch import custody, settings, storage
+log = custody.of(storage.current(), settings.current())
+print("ready", flush=True)
+sys.stdin.readline()
+for step in range(6):
+    log.append(sys.argv[1], [
+        custody.Happening(custody.Event.VIEWED, key)
+        for key in (f"{sys.argv[2]}-{step}", f"all-{step}")
+    ])
+"""
+
+
+def test_many_processes_that_append_at_once_lose_and_double_nothing(
+    storage: Storage, settings: Settings, study: str
+) -> None:
+    environment = {**os.environ, "AzureWebJobsStorage": settings.storage}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _APPENDING, study, str(number)],
+            env=environment, cwd=ROOT, stdin=PIPE, stdout=PIPE, text=True,
+        )
+        for number in range(4)
+    ]  # fmt: skip
+    try:
+        for one in processes:
+            assert one.stdout is not None
+            assert one.stdout.readline() == "ready\n"
+        for one in processes:
+            assert one.stdin is not None
+            one.stdin.write("go\n")
+            one.stdin.flush()
+        assert [one.wait(60) for one in processes] == [0, 0, 0, 0]
+    finally:
+        for one in processes:
+            one.kill()
+            one.communicate()
+    told = chained(log_of(storage).lines(study))
+    assert sorted(told) == sorted(
+        {f"{number}-{step}" for number in range(4) for step in range(6)}
+        | {f"all-{step}" for step in range(6)}
     )
 
 

@@ -2,48 +2,36 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from slicewatch import custody, custody_chain, inventory
+from slicewatch import custody, inventory
 from slicewatch.arrival import Intake, Offered
-from slicewatch.evidence_check import Report, check
+from slicewatch.evidence_check import check
 from slicewatch.evidence_files import Bundle, Unreadable
 from slicewatch.evidence_messages import Evidence
 from slicewatch.settings import Settings
 from slicewatch.storage import INCOMING, Storage
 from tests.custody_study import Case, Files, new_signer, slices, unzipped, zipped
+from tests.evidence_bundles import (
+    a_case,
+    checked,
+    entry_of,
+    lines,
+    resealed,
+    signing,
+    with_lines,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 LIGHT = examples(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-def signing(settings: Settings) -> Settings:
-    key = Ed25519PrivateKey.generate()
-    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    return dataclasses.replace(settings, custody_key=pem.decode())
-
-
-def a_case(
-    storage: Storage, settings: Settings, seed: int, tmp: Path
-) -> tuple[Case, Evidence, bytes]:
-    study, objects = slices(seed)
-    case = Case(storage, settings, custody.of(storage, settings), study)
-    case.receive(objects[:2])
-    case.receive(objects[2:], door="upload")
-    case.review(tmp)
-    return case, *case.export()
 
 
 @pytest.fixture(scope="module")
@@ -63,23 +51,6 @@ def unsigned(
 @pytest.fixture(scope="module")
 def files(signed: tuple[Case, Evidence, bytes]) -> Files:
     return unzipped(signed[2])
-
-
-def checked(files: dict[str, bytes], tmp: Path, **given: list[bytes]) -> Report:
-    return check(Bundle(zipped(files, tmp / "bundle.zip")), **given)
-
-
-def lines(files: dict[str, bytes]) -> list[bytes]:
-    return custody_chain.lines_of(files["log.jsonl"])
-
-
-def with_lines(files: dict[str, bytes], entries: list[bytes]) -> dict[str, bytes]:
-    return {**files, "log.jsonl": b"".join(line + b"\n" for line in entries)}
-
-
-def entry_of(files: dict[str, bytes], event: str, which: int = 0) -> int:
-    events = [json.loads(line)["body"]["event"] for line in lines(files)]
-    return [number for number, one in enumerate(events) if one == event][which]
 
 
 # --- an honest bundle ---------------------------------------------------------------------------
@@ -294,25 +265,6 @@ def test_a_changed_decision_names_the_entry_that_decided(
     assert changed != files[name]
     report = checked({**files, name: changed}, tmp_path)
     assert report.faults[0].entry == entry_of(files, "decided")
-
-
-def resealed(files: dict[str, bytes], entries: list[bytes]) -> dict[str, bytes]:
-    """The bundle as one would forge it who has no key: the log chained anew, unsigned, a
-    manifest that fits, no checkpoints.
-    """
-    previous, forged = custody_chain.GENESIS, []
-    for number, line in enumerate(entries):
-        body = json.loads(line)["body"] | {"sequence": number, "previous": previous}
-        sealed, previous = custody_chain.state("entry", body, None)
-        forged.append(sealed)
-    new = {
-        name: text for name, text in with_lines(files, forged).items()
-        if not name.startswith(("checkpoints/", "keys/"))
-    }  # fmt: skip
-    body = json.loads(files["manifest.json"])["body"] | {"entries": len(forged), "head": previous}
-    body["files"] = {name: [hashlib.sha256(text).hexdigest(), len(text)]
-                     for name, text in new.items() if name != "manifest.json"}  # fmt: skip
-    return new | {"manifest.json": custody_chain.state("manifest", body, None)[0]}
 
 
 def test_a_log_made_anew_without_the_key_does_not_pass_for_a_signed_one(
