@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import pytest
 
 from slicewatch import feedback, inventory, worklist
 from slicewatch import settings as app_settings
+from slicewatch.dataset import Labelled
+from slicewatch.decision import Addition, Decision, DrawnBox, FindingDecision, Verdict
 from slicewatch.records import Coverage, Finding, FindingSlice, Lane, LaneFlag, Review, StudyStatus
 from slicewatch.storage import INCOMING, Storage
 from slicewatch.worklist import Item, Reader
@@ -76,6 +79,10 @@ def reviewed_study(
 
 
 def decide(storage: Storage, review: Review, verdict: str, **findings: str) -> Item:
+    return said(storage, review, {"verdict": verdict, "findings": findings, "comment": ""})
+
+
+def said(storage: Storage, review: Review, decision: dict[str, Any]) -> Item:
     study = review.study_instance_uid
     (item,) = (
         Item(
@@ -91,7 +98,6 @@ def decide(storage: Storage, review: Review, verdict: str, **findings: str) -> I
     )
     worklist.add(storage, item)
     worklist.claim(storage, item.id, READER)
-    decision = {"verdict": verdict, "findings": findings, "comment": ""}
     return worklist.decide(storage, item.id, READER, decision)
 
 
@@ -164,6 +170,30 @@ def test_a_verdict_counts_for_the_findings_that_it_surely_means(
     review, _ = reviewed_study(storage, seed, "train", {"a": (1,), "b": (2,)})
     item = decide(storage, review, verdict, **findings)
     assert feedback.verdicts(review, [item]) == judged
+
+
+def test_what_a_reader_changed_and_drew_counts_as_they_drew_it(storage: Storage, seed: int) -> None:
+    review, blobs = reviewed_study(storage, seed, "train", {"a": (1, 2), "b": (3,)})
+    sop = {n: blob.rsplit("/")[-1].removesuffix(".dcm") for n, blob in blobs.items()}
+
+    def drawn(n: int, *edges: float) -> DrawnBox:
+        return DrawnBox(sop[n], 1, (edges[0], edges[1], edges[2], edges[3]))
+
+    decision = Decision(
+        Verdict.CHANGED,
+        {
+            "a": FindingDecision(Verdict.CHANGED, boxes=(drawn(1, 1, 2, 3, 4),)),
+            "b": FindingDecision(Verdict.CHANGED, label="cyst"),
+        },
+        (Addition("added-1", LABEL, (drawn(4, 5, 6, 7, 8), drawn(1, 9, 9, 11, 11))),),
+    )
+    item = said(storage, review, decision.to_json())
+    _, boxes = feedback.gather(storage, [item.id])
+    assert boxes == {
+        (sop[1], 1): [Labelled(LABEL, (1, 2, 3, 4)), Labelled(LABEL, (9, 9, 11, 11))],
+        (sop[3], 1): [Labelled("cyst", (20, 20, 40, 50))],
+        (sop[4], 1): [Labelled(LABEL, (5, 6, 7, 8))],
+    }, "slice 2 had a box of the finding and has none now: what it shows is not known"
 
 
 def test_readers_who_differ_judge_nothing(storage: Storage, seed: int) -> None:

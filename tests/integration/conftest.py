@@ -26,12 +26,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def app(tmp_path_factory: pytest.TempPathFactory, models: Path) -> Iterator[RunningApp]:
-    """The app that the tests share. Forensic items escalate soon, clinical ones do not."""
+    """The app that the tests share. Forensic items escalate soon and need two readers, clinical
+    ones do neither.
+    """
     yield from running_app(
         tmp_path_factory.mktemp("app"),
         models,
         {
             "SLICEWATCH_FORENSIC_SLA_SECONDS": "2",
+            "SLICEWATCH_FORENSIC_READERS": "2",
             "SLICEWATCH_MAX_ESCALATION": "2",
             "SLICEWATCH_MAX_REQUEST_BYTES": str(8 << 20),
             "SLICEWATCH_MAX_FRAME_PIXELS": str(512 * 512),

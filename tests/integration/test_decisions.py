@@ -56,7 +56,8 @@ def test_a_decision_makes_the_study_reviewed(app: RunningApp, study: str, item: 
     assert after.state == "decided"
     assert after.decision == {
         "verdict": "confirmed",
-        "findings": {finding: "confirmed"},
+        "findings": {finding: {"verdict": "confirmed", "comment": "", "boxes": []}},
+        "additions": [],
         "comment": "seen",
     }
     again = app.act(item.id, "decision", reader="reader-1", verdict="rejected")
@@ -68,7 +69,7 @@ def test_a_decision_makes_the_study_reviewed(app: RunningApp, study: str, item: 
 
 
 def test_of_many_simultaneous_claims_exactly_one_wins(app: RunningApp, item: Item) -> None:
-    readers = [f"reader-{n}" for n in range(24)]
+    readers = [f"reader-{n}" for n in range(50)]
     with ThreadPoolExecutor(len(readers)) as pool:
         answers = list(pool.map(lambda one: app.act(item.id, "claim", reader=one), readers))
     winners = [
@@ -106,10 +107,13 @@ def test_an_item_that_nobody_decides_rises_and_its_lane_is_told(app: RunningApp,
     ]
     assert app.status(study)["status"] == "flagged"
 
-    app.decide(item.id, verdict="rejected")
+    for reader in ("reader-1", "reader-2"):
+        app.decide(item.id, reader=reader, verdict="rejected")
     app.await_status(study, "reviewed")
     app.await_end(study)
-    assert len(app.messages(item.id)) == 3, "a decided item escalates no further"
+    told = app.messages(item.id)
+    assert len(told) == 4, "a decided item escalates no further"
+    assert told[-1]["stage"] == "second"
 
 
 def test_a_study_of_two_lanes_is_reviewed_when_both_have_decided(
@@ -126,13 +130,18 @@ def test_a_study_of_two_lanes_is_reviewed_when_both_have_decided(
     app.decide(clinical.id)
     assert app.status(study)["status"] == "in_review"
     app.decide(forensic.id, reader="reader-2")
+    (_, waiting) = app.worklist(study)
+    assert (waiting.state, waiting.stage) == ("open", "second"), "one of two has read it"
+    assert app.status(study)["status"] == "in_review"
+    app.decide(forensic.id, reader="reader-3", verdict="rejected")
+    assert app.instance(study)["runtimeStatus"] == "Running", "they differ: it waits for a third"
+    app.decide(forensic.id, reader="reader-4", verdict="rejected")
     app.await_status(study, "reviewed")
     app.await_end(study)
 
 
 def test_an_unknown_item_and_a_malformed_decision_are_told(app: RunningApp, item: Item) -> None:
     assert app.act("study-0-1-clinical", "claim", reader="reader-1").status_code == 404
-    assert app.act(item.id, "claim").status_code == 400
     assert app.act(item.id, "claim", reader="reader-1").status_code == 200
     unknown = app.act(item.id, "decision", reader="reader-1", verdict="perhaps")
     assert (unknown.status_code, unknown.json()["error"]["code"]) == (400, "bad-decision")
