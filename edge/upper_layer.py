@@ -36,6 +36,7 @@ _HANDSHAKE_S = 10.0
 _LOOK_MS = 5
 _READ_BYTES = 1 << 18
 _PDU_DEADLINES = 10
+_QUICK_ACK = getattr(socket, "TCP_QUICKACK", None)  # Linux only
 
 
 class BoundedSocket(AssociationSocket):
@@ -94,10 +95,19 @@ class BoundedSocket(AssociationSocket):
             if not got:
                 break
             self._unread += got
+            self._acknowledge(sock)
             if time.monotonic() > deadline:
                 raise TimeoutError("a PDU came too slowly")
         data, self._unread = self._unread[:nr_bytes], self._unread[nr_bytes:]
         return data
+
+    @staticmethod
+    def _acknowledge(sock: socket.socket) -> None:
+        """A peer with Nagle's algorithm on (DCMTK, by default) sends the rest of an object when the
+        first of it is acknowledged, which the kernel puts off unless told so each time.
+        """
+        if _QUICK_ACK is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
 
 
 class EdgeServer(ThreadedAssociationServer):
