@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,20 @@ def test_settings_that_contradict_each_other_are_named() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_readme_lists_the_setting(name: str) -> None:
     assert f"`{name}`" in (ROOT / "README.md").read_text("utf-8")
+
+
+def test_the_description_for_azure_names_settings_and_functions_that_there_are() -> None:
+    text = (ROOT / "infra" / "main.bicep").read_text("utf-8")
+    named = re.findall(r"^ +(SLICEWATCH_\w+):", text, re.MULTILINE)
+    assert len(named) >= 5
+    settings = load(dict.fromkeys((name for name in named if "SOURCE" not in name), "x"))
+    assert settings.storage_account_url == settings.custody_key == "x"
+    events = (ROOT / "infra" / "events.bicep").read_text("utf-8")
+    functions = re.findall(
+        r"function: '(\w+)', prefix: '/blobServices/default/containers/(\w+)", events
+    )
+    assert functions == [("dropbox", "dropbox"), ("training_inbox", "training")]
+    assert all((ROOT / "triggers" / f"{name}.py").exists() for name, _ in functions)
 
 
 def test_triggers_name_the_account_that_holds_the_studies() -> None:
