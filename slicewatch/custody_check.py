@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from slicewatch import custody_chain
 from slicewatch.custody_chain import Broken, Statement
-from slicewatch.evidence_files import ORIGINALS
+from slicewatch.evidence_files import ORIGINALS, Unreadable
 from slicewatch.record import Record
 
 if TYPE_CHECKING:
@@ -80,6 +80,38 @@ class LogCheck:
             self.signers.add(str(statement.body["signing"]))
         return statement
 
+    def trust(self, pems: Iterable[bytes]) -> None:
+        """Take public keys that the caller has from elsewhere.
+
+        Raises:
+            Unreadable: one is no Ed25519 public key in PEM.
+        """
+        for pem in pems:
+            try:
+                key = custody_chain.public_key(pem)
+            except Broken as error:
+                raise Unreadable(f"a public key cannot be used: {error}") from None
+            self.keys[custody_chain.fingerprint(key)] = key
+
+    def points(self, texts: Iterable[tuple[str, bytes]], study: str) -> list[dict[str, Any]]:
+        """The bodies of checkpoints that hold.
+
+        Args:
+            texts: name and text; those that are "given" may be of other studies, too.
+        """
+        points: list[dict[str, Any]] = []
+        for name, text in texts:
+            try:
+                body = self.read(text, custody_chain.CHECKPOINT).body
+                if not isinstance(body.get("sequence"), int):
+                    raise Broken("it names no entry")
+            except Broken as error:
+                self.fault(f"the checkpoint {name} does not hold: {error}", file=name)
+                continue
+            if name != "given" or body.get("study") == study:
+                points.append(body)
+        return points
+
     def walk(self, lines: Sequence[bytes], study: str, points: Iterable[Mapping[str, Any]]) -> None:
         """Check the entries of a log, in order.
 
@@ -90,6 +122,12 @@ class LogCheck:
         seen: defaultdict[int, list[Mapping[str, Any]]] = defaultdict(list)
         for point in points:
             seen[point["sequence"]].append(point)
+        if seen and max(seen) >= len(lines):
+            self.fault(
+                f"the log was cut: entries {len(lines)} to {max(seen)} are missing, which a"
+                " checkpoint saw",
+                len(lines),
+            )
         self._study = study
         expected, previous = 0, custody_chain.GENESIS
         for number, line in enumerate(lines):

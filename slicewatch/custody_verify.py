@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from slicewatch.evidence_check import Report, check
+from slicewatch.evidence_check import Report, check, check_log
 from slicewatch.evidence_files import Bundle, Unreadable
 
 _MOST_FAULTS = 20
@@ -20,11 +20,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     options = _parser().parse_args(arguments)
     try:
-        report = check(
-            Bundle(options.export),
-            keys=[path.read_bytes() for path in options.public_key],
-            checkpoints=[*_given(options.checkpoints)],
-        )
+        keys = [path.read_bytes() for path in options.public_key]
+        points = [*_given(options.checkpoints)]
+        if options.export.suffix == ".jsonl":
+            report = check_log(options.export.read_bytes(), keys=keys, checkpoints=points)
+        else:
+            report = check(Bundle(options.export), keys=keys, checkpoints=points)
     except (Unreadable, OSError) as error:
         print(f"{options.export}: {error}", file=sys.stderr)
         sys.exit(2)
@@ -45,7 +46,11 @@ def _parser() -> argparse.ArgumentParser:
         description="Check an exported evidence bundle, offline, and name the first entry of its "
         "log that does not hold. Status: 0 it holds, 1 it does not, 2 it cannot be read.",
     )
-    verify.add_argument("export", type=Path, help="the zip file, or the folder it was unpacked to")
+    verify.add_argument(
+        "export",
+        type=Path,
+        help="the zip file, the folder it was unpacked to, or a log alone (*.jsonl)",
+    )
     verify.add_argument(
         "--public-key",
         type=Path,
@@ -84,6 +89,8 @@ def _told(report: Report) -> Iterator[str]:
         yield f"signatures  {since}; key {source}: {', '.join(report.keys)}"
     if report.found:
         yield f"note        {report.found} objects were found in storage, their arrival not logged"
+    if report.rejected:
+        yield f"note        {report.rejected} objects came and were refused"
     if report.holds:
         yield "holds       yes"
         return

@@ -25,7 +25,6 @@ from slicewatch.evidence_files import (
     RESULTS,
     WORKLIST,
     Bundle,
-    Unreadable,
 )
 from slicewatch.record import Record
 
@@ -79,6 +78,37 @@ def check(
     return _Check(bundle, keys, checkpoints).run()
 
 
+def check_log(
+    text: bytes, *, keys: Sequence[bytes] = (), checkpoints: Sequence[bytes] = ()
+) -> Report:
+    """Check a log alone, as it is stored, without the files that it speaks of; as `check`."""
+    log = LogCheck()
+    log.trust(keys)
+    lines = custody_chain.lines_of(text)
+    study = study_of(lines)
+    points = log.points((("given", one) for one in checkpoints), study)
+    log.walk(lines, study, points)
+    return _report(log, study, 0, len(points), bool(keys))
+
+
+def _report(log: LogCheck, study: str, files: int, points: int, trusted: bool) -> Report:
+    if trusted and log.signed_from is None:
+        log.fault("no entry is signed, although a public key is given", 0)
+    order = sorted(log.faults, key=lambda one: (one.entry is None, one.entry or 0))
+    return Report(
+        study=study,
+        entries=len(log.hashes),
+        files=files,
+        checkpoints=points,
+        faults=tuple(order),
+        signed_from=log.signed_from,
+        keys=tuple(sorted(log.signers)),
+        trusted=trusted,
+        found=len(log.vouched.found - log.vouched.arrived),
+        rejected=len(log.vouched.rejected),
+    )
+
+
 def _words(item: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """What people said of an item of the worklist, by kind."""
     yield "decision", item.get("decision") or {}
@@ -97,7 +127,7 @@ class _Check:
         self._study = ""
         self._manifest_signed = False
         if keys:
-            self._take_given(keys)
+            self._log.trust(keys)
         else:
             self._take_bundled()
 
@@ -107,35 +137,13 @@ class _Check:
         self._study = str(manifest.get("study", "")) or study_of(lines)
         points = self._checkpoints()
         self._log.walk(lines, self._study, points)
-        self._tail(len(lines), manifest, points)
+        self._tail(len(lines), manifest)
         self._files()
         if manifest:
             self._against_manifest(manifest)
-        if self._trusted and self._log.signed_from is None:
-            self._fault("no entry is signed, although a public key is given", 0)
-        order = sorted(self._log.faults, key=lambda one: (one.entry is None, one.entry or 0))
-        return Report(
-            study=self._study,
-            entries=len(lines),
-            files=len(self._bundle.names),
-            checkpoints=len(points),
-            faults=tuple(order),
-            signed_from=self._log.signed_from,
-            keys=tuple(sorted(self._log.signers)),
-            trusted=self._trusted,
-            found=len(self._vouched.found - self._vouched.arrived),
-            rejected=len(self._vouched.rejected),
-        )
+        return _report(self._log, self._study, len(self._bundle.names), len(points), self._trusted)
 
     # --- keys, manifest, checkpoints
-
-    def _take_given(self, keys: Sequence[bytes]) -> None:
-        for pem in keys:
-            try:
-                key = custody_chain.public_key(pem)
-            except Broken as error:
-                raise Unreadable(f"a public key cannot be used: {error}") from None
-            self._log.keys[custody_chain.fingerprint(key)] = key
 
     def _take_bundled(self) -> None:
         for name in sorted(self._bundle.names):
@@ -167,27 +175,10 @@ class _Check:
             for name in sorted(self._bundle.names)
             if name.startswith(CHECKPOINTS)
         ]
-        points = []
-        for name, text in [*texts, *(("given", text) for text in self._given)]:
-            try:
-                body = self._log.read(text, custody_chain.CHECKPOINT).body
-                if not isinstance(body.get("sequence"), int):
-                    raise Broken("it names no entry")
-            except Broken as error:
-                self._fault(f"the checkpoint {name} does not hold: {error}", file=name)
-                continue
-            if name == "given" and body.get("study") != self._study:
-                continue  # those of other studies may lie in the same folder
-            points.append(body)
-        return points
+        given = (("given", text) for text in self._given)
+        return self._log.points([*texts, *given], self._study)
 
-    def _tail(self, count: int, manifest: dict[str, Any], points: list[dict[str, Any]]) -> None:
-        seen = max((point["sequence"] for point in points), default=-1)
-        if seen >= count:
-            self._fault(
-                f"the log was cut: entries {count} to {seen} are missing, which a checkpoint saw",
-                count,
-            )
+    def _tail(self, count: int, manifest: dict[str, Any]) -> None:
         if not manifest:
             return
         said = manifest.get("entries")

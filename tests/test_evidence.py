@@ -321,6 +321,17 @@ def test_the_command_tells_people_and_programs_and_exits_accordingly(
     assert (said.returncode, json.loads(said.stdout)["faults"][0]["entry"]) == (1, 1)
     said = run("verify", str(bad))
     assert "entry 1: entry 1 is missing" in said.stdout
+    (tmp_path / "log.jsonl").write_bytes(files["log.jsonl"])
+    trusted = []
+    for name in [name for name in files if name.startswith("keys/")]:
+        key = tmp_path / Path(name).name
+        key.write_bytes(files[name])
+        trusted += ["--public-key", str(key)]
+    said = run("verify", str(tmp_path / "log.jsonl"), *trusted)
+    assert (said.returncode, said.stderr) == (0, "")
+    (tmp_path / "log.jsonl").write_bytes(b"\n".join([*entries[:2], entries[4], b""]))
+    said = run("verify", str(tmp_path / "log.jsonl"), *trusted)
+    assert (said.returncode, "entry 1: entry 1 is missing" in said.stdout) == (1, True)
     said = run("verify", str(tmp_path / "none.zip"))
     assert said.returncode == 2
     assert "no zip file" in said.stderr

@@ -80,9 +80,10 @@ def test_a_log_signed_anew_with_the_forgers_key_in_the_bundle_is_told_by_its_key
 
 
 def test_a_replaced_public_key_names_the_first_entry_that_it_signed(
-    files: Files, key: bytes, tmp_path: Path
+    made: tuple[Files, Signer, bytes], key: bytes, tmp_path: Path
 ) -> None:
-    [name] = [name for name in files if name.startswith("keys/")]
+    files, signer, _ = made
+    name = f"keys/{signer.fingerprint}.pem"
     report = checked({**files, name: new_signer().public_pem}, tmp_path)
     assert report.faults[0].entry == 0
     # With the key from elsewhere the log holds; the file of the bundle is named.
