@@ -82,9 +82,8 @@ def test_without_network_everything_is_received_and_goes_up_when_it_is_back(
     with RunningAgent(tmp_path, cloud.url) as agent:
         code, said = dcmtk.store(agent.port, paths)
         assert code == 0, said
-        facts = agent.get("status")
-        assert facts["pending_objects"] == 30
-        assert facts["oldest_pending_s"] > 0
+        wait_for(lambda: agent.get("status")["pending_objects"] == 30, "all are noted")
+        assert agent.get("status")["oldest_pending_s"] > 0
         wait_for(lambda: agent.get("status")["cloud_failures_in_a_row"] > 2, "attempts fail")
         agent.kill()  # and the power goes, too
         agent.start()

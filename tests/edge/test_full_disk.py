@@ -94,6 +94,7 @@ def test_an_agent_that_starts_on_a_full_disk_says_so_and_leaves_its_journal_alon
     agent.spool = disk / "spool"
     with agent:
         assert dcmtk.store(agent.port, files(3))[0] == 0
+        wait_for(lambda: agent.get("status")["pending_objects"] == 3, "all are noted")
         agent.kill()
         ballast = fill(disk, leave=0)
         with pytest.raises(AssertionError, match="the agent ended"):
