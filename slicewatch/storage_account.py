@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from slicewatch import settings as app_settings
 
 if TYPE_CHECKING:
+    from azure.core.pipeline.transport import RequestsTransport
     from azure.data.tables import TableClient
     from azure.storage.blob import BlobServiceClient, ContainerClient
     from azure.storage.queue import QueueClient
@@ -27,6 +28,11 @@ _EMULATOR = (
     "QueueEndpoint=http://127.0.0.1:10001/devstoreaccount1;"
     "TableEndpoint=http://127.0.0.1:10002/devstoreaccount1;"
 )
+
+
+_CONNECTIONS = 64
+"""As many as threads that may use the blob service at once; above it, connections are thrown away
+after one request."""
 
 
 class Account:
@@ -51,7 +57,10 @@ class Account:
         from azure.storage.blob import BlobServiceClient, ExponentialRetry
 
         def make() -> BlobServiceClient:
-            options = self._retry_soon(ExponentialRetry) | {"max_single_get_size": 64 << 20}
+            options = self._retry_soon(ExponentialRetry) | {
+                "max_single_get_size": 64 << 20,
+                "transport": _transport(),
+            }
             if self._settings.storage_account_url:
                 return BlobServiceClient(**self._identity("blob"), **options)
             return BlobServiceClient.from_connection_string(self._connection(), **options)
@@ -155,6 +164,18 @@ class Account:
             **{key: options.pop(key) for key in list(options) if key.startswith("retry_")},
         )
         return options | {"retry_policy": policy}
+
+
+def _transport() -> RequestsTransport:
+    """The SDK's own transport, whose pool keeps 10 connections."""
+    from azure.core.pipeline.transport import RequestsTransport
+
+    transport = RequestsTransport()
+    transport.open()
+    for scheme in ("http://", "https://"):
+        adapter = transport.session.get_adapter(scheme)
+        adapter.init_poolmanager(connections=_CONNECTIONS, maxsize=_CONNECTIONS)
+    return transport
 
 
 @cache

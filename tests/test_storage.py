@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -72,6 +73,16 @@ def test_an_entity_is_replaced_only_as_it_was_read(storage: Storage, seed: int) 
     storage.replace_entity("storagetests", {**entity, "value": 2}, etag=found["etag"])
     with pytest.raises(Conflict):
         storage.replace_entity("storagetests", {**entity, "value": 3}, etag=found["etag"])
+
+
+def test_many_threads_keep_their_connections(
+    storage: Storage, seed: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage.write(CONTAINER, f"{seed}/a", b"bytes")
+    with ThreadPoolExecutor(32) as pool:
+        read = list(pool.map(lambda _: storage.read(CONTAINER, f"{seed}/a"), range(200)))
+    assert read == [b"bytes"] * 200
+    assert "Connection pool is full" not in caplog.text
 
 
 def test_an_account_that_does_not_answer_is_said_so_soon() -> None:
