@@ -10,8 +10,8 @@ from slicewatch.records import Box, Finding, Review
 from slicewatch.reporting.reading import Reading
 from slicewatch.reporting.subject import Referenced
 
-MAX_REGIONS = 2000
-"""Boxes in one object: 2,000 make a report of about 2 MB."""
+MAX_REGIONS = 1000
+"""Boxes in one object: 1,000 findings of one slice each make a report of 2 MB."""
 
 type Originals = Mapping[str, Referenced]
 """SOP instance UID → what is known of the original."""
