@@ -96,6 +96,12 @@ class Reader:
         for key in keys:
             self.page.keyboard.press(key)
 
+    def sign(self) -> None:
+        """Sign off with the keys, and answer the question that comes."""
+        self.press("s")
+        expect(self.page.get_by_role("dialog")).to_contain_text("Sign off as")
+        self.press("Enter")
+
     def open(self, item: str) -> None:
         """Open the item with the mouse and wait for the whole series."""
         self.card(item).click()

@@ -136,10 +136,9 @@ export function listen(): void {
 
 function pressed(event: KeyboardEvent): void {
   if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
-  const at = event.target as HTMLElement;
   const key = event.key.toLowerCase();
   if (helpOpen.value || signOpen.value) return;
-  if (at.closest(OWN)) {
+  if (event.target instanceof Element && event.target.closest(OWN)) {
     if (key === "escape") focusOn("#viewport");
     return;
   }

@@ -391,8 +391,9 @@ export async function sign(): Promise<void> {
   const one = item.value;
   if (!one || !canMark()) return;
   const signed = await change(() => api.decide(one.id, drafts.decisionOf(draft.value)));
-  if (!signed) return;
+  // Whatever came of it is told on the page, which the question lies over.
   signOpen.value = false;
+  if (!signed) return;
   draft.value = drafts.EMPTY;
   kept.delete(draftKey(one));
   const now = item.value?.state;

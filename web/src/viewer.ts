@@ -9,6 +9,7 @@ import {
   RenderingEngine,
   setUseCPURendering,
   type StackViewport,
+  utilities,
 } from "@cornerstonejs/core";
 import { init as initLoader, wadors } from "@cornerstonejs/dicom-image-loader";
 import {
@@ -43,6 +44,8 @@ export interface Window {
 
 /** Where the frame's pixel edges lie on the canvas: x = a·u + c·v + e, y = b·u + d·v + f. */
 export type Placement = [a: number, b: number, c: number, d: number, e: number, f: number];
+
+type Range = { lower: number; upper: number };
 
 /** Points of the canvas for a pixel of the frame. */
 function scaleOf([a, b]: Placement): number {
@@ -86,6 +89,8 @@ export class Viewer {
   /** The stack is set: before, the viewport takes no other index. */
   private settled = false;
   private initialWindow: Window | null = null;
+  /** Of the values that are drawn from black to white. */
+  private range: Range | null = null;
   private readonly prefetch = new Prefetch((imageId) => this.load(imageId, "Prefetch"));
   private readonly observer: ResizeObserver;
 
@@ -102,6 +107,9 @@ export class Viewer {
     private readonly viewport: StackViewport,
   ) {
     element.addEventListener(Enums.Events.IMAGE_RENDERED, () => this.painted());
+    element.addEventListener(Enums.Events.VOI_MODIFIED, (event) => {
+      this.range = (event as CustomEvent<{ range: Range }>).detail.range;
+    });
     this.observer = new ResizeObserver(() => this.engine.resize(true, true));
     this.observer.observe(element);
   }
@@ -144,23 +152,26 @@ export class Viewer {
     const before = this.slices[this.target];
     const same = before !== undefined && slices.some((one) => one.imageId === before.imageId);
     const kept = same && this.initialWindow ? this.viewport.getCamera() : null;
-    const properties = kept ? this.viewport.getProperties() : null;
+    const { range } = this;
+    const inverted = this.viewport.getProperties().invert;
     this.slices = slices;
     this.imageIds = slices.map((one) => one.imageId);
     this.target = index;
     this.prefetch.stop();
     for (const one of slices) wadors.metaDataManager.add(one.imageId, one.metadata as never);
     this.settled = false;
+    if (!same) this.range = null;
     await this.viewport.setStack([...this.imageIds], index);
     if (this.slices !== slices) return;
     this.settled = true;
-    if (kept && properties) {
-      this.viewport.setProperties({ voiRange: properties.voiRange, invert: properties.invert });
+    if (kept && range) {
+      this.viewport.setProperties({ voiRange: range, invert: inverted });
       const { focalPoint, position, parallelScale } = kept;
       this.viewport.setCamera({ focalPoint, position, parallelScale });
     } else {
-      if (fallback) this.setWindow(fallback);
-      this.initialWindow = this.window();
+      this.initialWindow = fallback ?? this.window();
+      // Else each image would come with a window of its own, and scrolling would flicker.
+      this.resetWindow();
     }
     this.viewport.render();
     this.prefetch.around(this.imageIds, this.target, 1);
@@ -203,6 +214,7 @@ export class Viewer {
       coming?.catch(() => undefined);
       const next = coming ? this.nearest(at, target) : target;
       if (next !== at) await this.viewport.setImageIdIndex(next);
+      if (next !== at) this.keepWindow();
       at = next;
       // A painted frame between two slices: each one that is gone to is seen.
       await new Promise(requestAnimationFrame);
@@ -226,8 +238,8 @@ export class Viewer {
   }
 
   setWindow({ centre, width }: Window): void {
-    const half = Math.max(1, width) / 2;
-    this.viewport.setProperties({ voiRange: { lower: centre - half, upper: centre + half } });
+    this.range = utilities.windowLevel.toLowHighRange(Math.max(2, width), centre);
+    this.viewport.setProperties({ voiRange: this.range });
     this.viewport.render();
   }
 
@@ -253,10 +265,22 @@ export class Viewer {
     this.setWindow({ centre: (low + high) / 2, width: high - low });
   }
 
+  /** A new image tells a window of its own, which it is not drawn with. */
+  private keepWindow(): void {
+    const told = this.viewport.getProperties().voiRange;
+    const { range } = this;
+    if (!range || (told?.lower === range.lower && told.upper === range.upper)) return;
+    this.viewport.setProperties({ voiRange: range }, true);
+  }
+
   private window(): Window | null {
-    const range = this.viewport.getProperties().voiRange;
+    const range = this.range ?? this.viewport.getProperties().voiRange;
     if (!range) return null;
-    return { centre: (range.lower + range.upper) / 2, width: range.upper - range.lower };
+    const { windowCenter, windowWidth } = utilities.windowLevel.toWindowLevel(
+      range.lower,
+      range.upper,
+    );
+    return { centre: windowCenter, width: windowWidth };
   }
 
   invert(): void {

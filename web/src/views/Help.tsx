@@ -1,4 +1,4 @@
-import { useEffect, useRef } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 
 import { KEYS, type Key } from "../keys";
 import { helpOpen, shortcuts } from "../state";
@@ -7,8 +7,9 @@ const GROUPS: readonly Key["group"][] = ["Queue", "Slices", "Findings", "Image",
 
 export function Help() {
   const dialog = useRef<HTMLDialogElement>(null);
-  useEffect(() => {
+  useLayoutEffect(() => {
     dialog.current?.showModal();
+    return () => document.getElementById("viewport")?.focus();
   }, []);
   return (
     <dialog
@@ -17,7 +18,6 @@ export function Help() {
       aria-labelledby="help-title"
       onClose={() => {
         helpOpen.value = false;
-        document.getElementById("viewport")?.focus();
       }}
       onKeyDown={(event) => event.key === "?" && dialog.current?.close()}
     >

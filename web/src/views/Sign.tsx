@@ -1,4 +1,4 @@
-import { useEffect, useRef } from "preact/hooks";
+import { useLayoutEffect, useRef } from "preact/hooks";
 
 import { verdictOf } from "../draft";
 import { count, sentence } from "../format";
@@ -8,8 +8,9 @@ import { busy, draft, item, signOpen } from "../state";
 /** The last question before a decision that is final. */
 export function Sign() {
   const dialog = useRef<HTMLDialogElement>(null);
-  useEffect(() => {
+  useLayoutEffect(() => {
     dialog.current?.showModal();
+    return () => document.getElementById("viewport")?.focus();
   }, []);
   const verdicts = Object.values(draft.value.findings);
   const of = (verdict: string) => verdicts.filter((one) => one.verdict === verdict).length;
@@ -20,7 +21,6 @@ export function Sign() {
       aria-labelledby="sign-title"
       onClose={() => {
         signOpen.value = false;
-        document.getElementById("viewport")?.focus();
       }}
     >
       <h2 id="sign-title">Sign off as {verdictOf(draft.value)}?</h2>
