@@ -21,7 +21,7 @@ from slicewatch.storage import WORKLIST, Storage
 from slicewatch.worklist import SUMMARY, WAITING, Item, item_of, listing
 from slicewatch.worklist_order import by_urgency, merged, queue
 
-_OVERLAP = timedelta(seconds=5)
+_OVERLAP = timedelta(seconds=2)
 """What one partition's server may show later than another's with an earlier time."""
 _SELECT = ("PartitionKey", "RowKey", "Timestamp", *SUMMARY)
 _RELOAD_S = 900.0

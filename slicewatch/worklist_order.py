@@ -12,10 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from slicewatch.records import Lane
 from slicewatch.settings import Settings
 from slicewatch.worklist import WAITING, Item
+
+_HIDDEN = ("lock", "read", "readings")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,23 @@ def standing(item: Item, settings: Settings, now: datetime) -> Standing:
         overdue=(now - created).total_seconds() >= level,
         raised=(now - created).total_seconds() >= max_wait_s(item.lane, settings),
     )
+
+
+def told(item: Item, user: str, settings: Settings, now: datetime) -> dict[str, Any]:
+    """An item as JSON for somebody: how it stands, whether it is theirs, the number of readings
+    instead of what they say, and no lock of a claim.
+    """
+    stands = standing(item, settings, now)
+    said = {key: value for key, value in item.to_json().items() if key not in _HIDDEN}
+    return said | {
+        "urgency": item.urgency,
+        "due": stands.due.isoformat(timespec="milliseconds") if stands.due else None,
+        "sla_s": stands.sla_s,
+        "overdue": stands.overdue,
+        "raised": stands.raised,
+        "readings": item.read,
+        "mine": item.state == "claimed" and item.holder == user,
+    }
 
 
 def created_at(item: Item) -> datetime:

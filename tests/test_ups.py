@@ -26,6 +26,7 @@ from slicewatch.worklist import Item, Reader
 from tests import studies
 from tests.dicomweb_doors import URL, Doors
 from tests.doors import Engine, running_engine
+from tests.identities import principal
 
 DOORS = (
     "ups_change_state",
@@ -467,3 +468,47 @@ def test_workitems_are_found_by_their_keys(
 def test_a_search_that_cannot_be_answered_is_told(http: requests.Session, query: str) -> None:
     answer = http.get(f"{URL}/workitems?{query}")
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "bad-query")
+
+
+# --- lanes and readers --------------------------------------------------------------------------
+
+
+def test_a_reading_that_needs_another_leaves_the_workitem_scheduled(
+    http: requests.Session, storage: Storage, seed: int
+) -> None:
+    item = add(storage, seed, lane=Lane.FORENSIC, readers_needed=2)
+    for transaction, user in ((ONE, "ada"), (OTHER, "ben")):
+        http.headers.update(principal(user))
+        assert to_state(http, item, "IN PROGRESS", transaction).status_code == 200
+        assert tell(http, item, performed(), transaction).status_code == 200
+        answer = to_state(http, item, "COMPLETED", transaction)
+        assert answer.status_code == 200
+        if user == "ada":
+            assert "another reader" in answer.headers["Warning"]
+            assert state_of(http, item) == "SCHEDULED"
+            assert to_state(http, item, "IN PROGRESS", ONE).status_code == 409, "she read it"
+    assert state_of(http, item) == "COMPLETED"
+    del http.headers["X-MS-CLIENT-PRINCIPAL"]
+
+
+def test_the_transaction_uid_of_another_user_is_no_key(
+    http: requests.Session, storage: Storage, item: Item
+) -> None:
+    to_state(http, item, "IN PROGRESS")
+    stolen = {**JSON, **principal("mallory")}
+    body = json.dumps({**performed(), "00081195": attribute("UI", ONE)})
+    answer = http.post(path(item), data=body, headers=stolen)
+    assert refusal(answer) == (400, "The Transaction UID is incorrect.")
+    assert worklist.get(storage, item.id).holder == "developer"
+
+
+def test_forensic_workitems_are_not_there_without_the_role(
+    http: requests.Session, storage: Storage, seed: int
+) -> None:
+    item = add(storage, seed, lane=Lane.FORENSIC)
+    study = {"StudyInstanceUID": item.study}
+    for role, found in (("clinical-reviewer", False), ("forensic-reviewer", True)):
+        told = principal("ada", role)
+        assert (http.get(path(item), headers=told).status_code == 200) is found
+        listed = http.get(f"{URL}/workitems", params=study, headers=told)
+        assert (listed.status_code == 200) is found

@@ -19,26 +19,12 @@ from triggers import access
 from triggers.responses import Problem, as_json, plain_body
 
 _MAX_BODY = 1 << 20
-_HIDDEN = ("lock", "read", "readings")
 _ITEM = re.compile(r"study-[0-9a-f]{32}-\d{1,9}-(clinical|forensic)")
 
 
 def as_body(item: Item, identity: Identity, now: datetime | None = None) -> dict[str, Any]:
-    """An item as the API shows it to somebody: without the lock of a claim, and with the number of
-    readings instead of what they say.
-    """
-    now = now or datetime.now(UTC)
-    stands = worklist_order.standing(item, settings.current(), now)
-    told = {key: value for key, value in item.to_json().items() if key not in _HIDDEN}
-    return told | {
-        "urgency": item.urgency,
-        "due": stands.due.isoformat(timespec="milliseconds") if stands.due else None,
-        "sla_s": stands.sla_s,
-        "overdue": stands.overdue,
-        "raised": stands.raised,
-        "readings": item.read,
-        "mine": item.state == "claimed" and item.holder == identity.user,
-    }
+    """An item as the API shows it to somebody; see `worklist_order.told`."""
+    return worklist_order.told(item, identity.user, settings.current(), now or datetime.now(UTC))
 
 
 def item_of(request: func.HttpRequest, identity: Identity) -> str:
