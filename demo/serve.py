@@ -23,6 +23,7 @@ def main() -> int:
         with Stack(folder=arguments.data, port=arguments.port) as stack:
             print(f"\nSlicewatch serves at {stack.url}; Ctrl+C ends it.", flush=True)
             print(f"  health    {stack.url}/api/health", flush=True)
+            print(f"  review    {stack.url}/api/review", flush=True)
             print(f"  worklist  {stack.url}/api/worklist", flush=True)
             print(f"  STOW-RS   {stack.url}/api/dicomweb/studies\n", flush=True)
             assert stack.host is not None

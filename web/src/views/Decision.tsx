@@ -142,7 +142,7 @@ function Footer() {
       <p>
         Screened by{" "}
         {of.models.map((one) => `${one.name} ${one.version}`).join(", ") || "no model"}; policy{" "}
-        {of.policy_name}. {of.disclaimer}.
+        {of.policy_name}. {sentence(of.disclaimer)}.
       </p>
     </footer>
   );

@@ -128,6 +128,7 @@ function attach(made: Viewer, element: HTMLElement): void {
     setTimeout(() => {
       pending = false;
       loaded.value = new Set([...loaded.value, ...fresh]);
+      element.dataset.loaded = String(loaded.value.size);
       fresh.clear();
     }, 250);
   };
