@@ -88,6 +88,10 @@ class Case:
             custody_record.claim(self.storage, self.settings, item.id, READER)
             said = Decision(Verdict.CONFIRMED, comment="ok").to_json()
             custody_record.decide(self.storage, self.settings, item.id, READER, said)
+            better = Decision(Verdict.CHANGED, comment="smaller").to_json()
+            custody_record.correct(
+                self.storage, self.settings, item.id, READER, better, "a closer look"
+            )
 
     def export(self, name: str = "first") -> tuple[Evidence, bytes]:
         parts = evidence.plan(self.storage, self.log, self.study, name).parts

@@ -267,6 +267,16 @@ def test_a_changed_decision_names_the_entry_that_decided(
     assert report.faults[0].entry == entry_of(files, "decided")
 
 
+def test_a_changed_correction_names_the_entry_that_corrected(
+    files: dict[str, bytes], tmp_path: Path
+) -> None:
+    name = "results/worklist.json"
+    changed = files[name].replace(b"a closer look", b"a careless look")
+    assert changed != files[name]
+    report = checked({**files, name: changed}, tmp_path)
+    assert report.faults[0].entry == entry_of(files, "corrected")
+
+
 def test_a_log_made_anew_without_the_key_does_not_pass_for_a_signed_one(
     signed: tuple[Case, Evidence, bytes], files: dict[str, bytes], tmp_path: Path
 ) -> None:

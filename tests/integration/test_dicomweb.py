@@ -62,7 +62,8 @@ def test_a_study_is_stored_found_retrieved_reviewed_and_its_workitem_completed(
     work_through(app, study)
     assert app.await_status(study, "reviewed")
     (item,) = app.worklist(study)
-    assert item.decision == {"verdict": "confirmed", "findings": {}, "comment": ""}
+    said = {"verdict": "confirmed", "findings": {}, "additions": [], "comment": ""}
+    assert item.decision == said
 
 
 def work_through(app: RunningApp, study: str) -> None:
