@@ -37,8 +37,13 @@ def dist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def get(path: str, **headers: str) -> func.HttpResponse:
-    route = {"path": path} if path else {}
-    asked = doors.request("GET", f"review/{path}", headers=headers, **route)
+    asked = func.HttpRequest(
+        "GET",
+        f"{doors.BASE}/review/{path}",
+        headers=headers,
+        route_params={"path": path} if path else {},
+        body=b"",
+    )
     answer: func.HttpResponse = doors.function_of(review_page)(asked)
     return answer
 
