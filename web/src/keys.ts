@@ -1,16 +1,13 @@
 /** The keys: one table for what they do and for the page that explains them. */
 
+import { askToSign, claim, next, release } from "./deciding";
 import type { Box } from "./records";
 import { apply, presets } from "./presets";
 import {
-  askToSign,
-  claim,
   clearVerdict,
   draw,
   judge,
   keepBox,
-  next,
-  release,
   selectNeighbour,
 } from "./session";
 import {

@@ -1,5 +1,11 @@
 import "@fontsource-variable/inter/wght.css";
-import "./style.css";
+import "./styles/base.css";
+import "./styles/controls.css";
+import "./styles/page.css";
+import "./styles/queue.css";
+import "./styles/viewer.css";
+import "./styles/decision.css";
+import "./styles/dialogs.css";
 
 import { render } from "preact";
 

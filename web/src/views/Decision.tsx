@@ -1,6 +1,6 @@
 import { openQuestions, required, verdictOf } from "../draft";
 import { count, holder, moment, sentence, since, span } from "../format";
-import { askToSign, claim, next, release } from "../session";
+import { askToSign, claim, next, release } from "../deciding";
 import {
   busy,
   detail,

@@ -2,7 +2,7 @@ import { useLayoutEffect, useRef } from "preact/hooks";
 
 import { verdictOf } from "../draft";
 import { count, sentence } from "../format";
-import { sign } from "../session";
+import { sign } from "../deciding";
 import { busy, draft, item, signOpen } from "../state";
 
 /** The last question before a decision that is final. */
