@@ -15,6 +15,7 @@ from playwright.sync_api import expect
 
 from demo.scanner import find, send
 from demo.stack import ROOT
+from slicewatch import inventory
 from slicewatch.worklist import Item
 from tests import studies
 from tests.integration.running_app import RunningApp, running_app
@@ -62,6 +63,19 @@ def check_decision(app: RunningApp, item: Item, columns: int, rows: int) -> None
     assert drawn["sop_instance_uid"] in {
         one.rpartition("/")[2].removesuffix(".dcm") for one in app.stored(item.study)
     }
+
+
+def check_key_slice(app: RunningApp, item: Item, decision: dict[str, Any]) -> None:
+    """The box was drawn on the key slice of the rejected finding, which was on the screen."""
+    (rejected,) = (key for key, one in decision["findings"].items() if one["verdict"] == "rejected")
+    found = next(
+        one
+        for one in inventory.read_review(app.storage, item.study, item.generation).findings
+        if one.id == rejected
+    )
+    key = max(found.slices, key=lambda one: one.score)
+    (drawn,) = decision["additions"][0]["boxes"]
+    assert (drawn["sop_instance_uid"], drawn["frame"]) == (key.sop_instance_uid, key.frame)
 
 
 def test_the_whole_job_with_the_keyboard_alone(
@@ -224,7 +238,9 @@ def test_a_real_study_is_read_with_the_keyboard(
     large.open(item.id)
     large.screenshot(ARTEFACTS / "real-1920x1080.png")
     work_by_keyboard(reader)
-    assert decision_of(shipped, item)["comment"].startswith("seen with the keys")
+    decision = decision_of(shipped, item)
+    assert decision["comment"].startswith("seen with the keys")
+    check_key_slice(shipped, item, decision)
     expect(large.decision).to_contain_text("changed by", timeout=15_000)
 
 

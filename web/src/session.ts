@@ -41,6 +41,8 @@ const WINDOW_CENTER = "00281050";
 const kept = new Map<string, drafts.Draft>();
 let opening = new AbortController();
 let additions = 0;
+/** Openings of series so far: only the last one counts, also where it is of the same series. */
+let turns = 0;
 
 // --- opening ----------------------------------------------------------------------------------
 
@@ -165,7 +167,8 @@ export async function openSeries(
   if (!study) return;
   closeSeries();
   seriesUid.value = uid;
-  const still = () => !signal.aborted && seriesUid.value === uid;
+  const turn = ++turns;
+  const still = () => !signal.aborted && turn === turns;
   try {
     const all = api.metadata(study, uid, null, signal);
     // Handled below; until then a failure must not count as nobody's.

@@ -71,7 +71,7 @@ export const selected = signal<Target | null>(null);
 /** A box that is being drawn or changed; without a target it becomes a new finding. */
 export const editing = signal<{ target: Target | null; box: Box | null } | null>(null);
 
-export const slice = computed(() => slices.value[view.value?.index ?? -1] ?? null);
+export const slice = computed(() => view.value?.slice ?? null);
 export const item = computed(() => detail.value?.item ?? null);
 export const review = computed(() => detail.value?.review ?? null);
 export const mine = computed(() => item.value?.state === "claimed" && item.value.mine === true);

@@ -53,6 +53,8 @@ function scaleOf([a, b]: Placement): number {
 }
 
 export interface View {
+  /** What is drawn, and where it is in the stack. */
+  slice: Slice;
   index: number;
   window: Window | null;
   zoom: number;
@@ -88,6 +90,10 @@ export class Viewer {
   private moving: Promise<void> | null = null;
   /** The stack is set: before, the viewport takes no other index. */
   private settled = false;
+  /** Stacks are set one after the other. */
+  private stacking: Promise<void> = Promise.resolve();
+  /** The stack has the window that it opens with. */
+  private windowed = false;
   private initialWindow: Window | null = null;
   /** Of the values that are drawn from black to white. */
   private range: Range | null = null;
@@ -149,21 +155,32 @@ export class Viewer {
    * series becomes known, keep window, pan and zoom.
    */
   async show(slices: readonly Slice[], index: number, fallback: Window | null): Promise<void> {
-    const before = this.slices[this.target];
-    const same = before !== undefined && slices.some((one) => one.imageId === before.imageId);
-    const kept = same && this.initialWindow ? this.viewport.getCamera() : null;
-    const { range } = this;
-    const inverted = this.viewport.getProperties().invert;
     this.slices = slices;
     this.imageIds = slices.map((one) => one.imageId);
     this.target = index;
+    this.settled = false;
     this.prefetch.stop();
     for (const one of slices) wadors.metaDataManager.add(one.imageId, one.metadata as never);
-    this.settled = false;
-    if (!same) this.range = null;
-    await this.viewport.setStack([...this.imageIds], index);
+    // One after the other: an image that comes late must not be drawn into a later stack.
+    const shown = this.stacking.then(() => this.stack(slices, index, fallback));
+    this.stacking = shown.catch(() => undefined);
+    await shown;
+  }
+
+  private async stack(
+    slices: readonly Slice[],
+    index: number,
+    fallback: Window | null,
+  ): Promise<void> {
+    await this.moving;
     if (this.slices !== slices) return;
-    this.settled = true;
+    const { range } = this;
+    const same = this.windowed && this.imageIds.includes(this.drawn());
+    const kept = same ? this.viewport.getCamera() : null;
+    const inverted = this.viewport.getProperties().invert;
+    this.windowed = false;
+    if (!kept) this.range = null;
+    await this.viewport.setStack([...this.imageIds], index);
     if (kept && range) {
       this.viewport.setProperties({ voiRange: range, invert: inverted });
       const { focalPoint, position, parallelScale } = kept;
@@ -173,9 +190,17 @@ export class Viewer {
       // Else each image would come with a window of its own, and scrolling would flicker.
       this.resetWindow();
     }
+    this.windowed = true;
+    if (this.slices !== slices) return;
+    this.settled = true;
     this.viewport.render();
     this.prefetch.around(this.imageIds, this.target, 1);
     this.move();
+  }
+
+  /** The image that is drawn. */
+  private drawn(): string {
+    return this.viewport.getCornerstoneImage()?.imageId ?? "";
   }
 
   get index(): number {
@@ -337,13 +362,13 @@ export class Viewer {
   }
 
   private painted(): void {
-    const placement = this.placement();
-    if (!placement) return;
-    const index = this.viewport.getCurrentImageIdIndex();
+    // Told by the image itself: boxes must never lie on another one than they are of.
+    const index = this.imageIds.indexOf(this.drawn());
     const slice = this.slices[index];
-    if (!slice) return;
+    const placement = this.placement();
+    if (!slice || !placement) return;
     this.onLoaded(slice.imageId);
-    this.onPaint({ index, window: this.window(), zoom: scaleOf(placement), placement });
+    this.onPaint({ slice, index, window: this.window(), zoom: scaleOf(placement), placement });
   }
 
   private scale(): number | null {
