@@ -59,7 +59,7 @@ class Account:
         def make() -> BlobServiceClient:
             options = self._retry_soon(ExponentialRetry) | {
                 "max_single_get_size": 64 << 20,
-                "transport": _transport(),
+                "transport": _transport(self._settings.storage_timeout_s),
             }
             if self._settings.storage_account_url:
                 return BlobServiceClient(**self._identity("blob"), **options)
@@ -166,11 +166,14 @@ class Account:
         return options | {"retry_policy": policy}
 
 
-def _transport() -> RequestsTransport:
-    """The SDK's own transport, whose pool keeps 10 connections."""
+def _transport(seconds: float) -> RequestsTransport:
+    """The SDK's own transport, whose pool keeps 10 connections, with more of them.
+
+    A client hands its timeouts to a transport that it makes itself, and to no other.
+    """
     from azure.core.pipeline.transport import RequestsTransport
 
-    transport = RequestsTransport()
+    transport = RequestsTransport(connection_timeout=seconds, read_timeout=seconds)
     transport.open()
     for scheme in ("http://", "https://"):
         adapter = transport.session.get_adapter(scheme)

@@ -59,6 +59,7 @@ def test_a_study_with_a_lesion_is_flagged_and_waits_for_a_reader(
         "lane": "clinical",
         "priority": item.priority,
         "level": 0,
+        "stage": "first",
         "created": item.created,
     }
     status = app.status(study)
