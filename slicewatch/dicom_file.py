@@ -34,11 +34,15 @@ _MAGIC: tuple[tuple[str, tuple[bytes, ...]], ...] = (
 _TEXT_KINDS = frozenset({"script", "markup"})
 
 
-def open_file(data: bytes, limits: Limits) -> tuple[str, Dataset, Dataset, list[str]]:
+def open_file(
+    data: bytes, limits: Limits, size: int | None = None
+) -> tuple[str, Dataset, Dataset, list[str]]:
     """Transfer syntax, dataset, file meta information, and what is odd (`slicewatch.dicom`).
 
     Args:
         data: a file, with or without preamble (PS3.10 section 7.1).
+        size: of the whole file, where `data` is only its beginning: `struct.error` is raised when
+            a data element before the pixel data, or a fragment of it, begins after that.
 
     Raises:
         Rejected: NOT_DICOM, TRUNCATED, TOO_LARGE (of a deflated one) or BAD_HEADER.
@@ -54,12 +58,12 @@ def open_file(data: bytes, limits: Limits) -> tuple[str, Dataset, Dataset, list[
     meta = scanner.file_meta(start)
     syntax = meta.ascii(tags.TRANSFER_SYNTAX_UID)
     position = meta.end
+    stop = len(data) if size is None else size
     if syntax == DEFLATED:
         inflated = inflate(memoryview(data)[position:], _max_inflated(len(data), limits))
         scanner = Scanner(inflated, tags.READ, limits.max_elements)
-        position = 0
-    size = len(scanner.data)
-    if position >= size:
+        position, stop = 0, len(inflated)
+    if position >= stop:
         raise Rejected(Reason.TRUNCATED, "nothing follows the file meta information")
     if not is_uid(syntax):
         notes.append("no-transfer-syntax")
@@ -69,7 +73,7 @@ def open_file(data: bytes, limits: Limits) -> tuple[str, Dataset, Dataset, list[
     if implicit != encoding.implicit and encoding.order == "<":
         notes.append("vr-mismatch")
         encoding = IMPLICIT_LITTLE if implicit else EXPLICIT_LITTLE
-    return syntax, scanner.dataset(position, size, encoding), meta, notes
+    return syntax, scanner.dataset(position, stop, encoding), meta, notes
 
 
 def _max_inflated(size: int, limits: Limits) -> int:

@@ -7,11 +7,14 @@ import contextlib
 import io
 import json
 import logging
+import struct
 import warnings
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from slicewatch.dicom_file import open_file
+from slicewatch.limits import Limits, Rejected
 from slicewatch.transfer_syntaxes import NATIVE
 
 if TYPE_CHECKING:
@@ -44,6 +47,27 @@ def read(data: bytes) -> Dataset:
 
     _silence_pydicom()
     return dcmread(io.BytesIO(data), force=True)
+
+
+# VRs, and none, after which the length of a value is 32 bits (PS3.5 section 7.1).
+_PIXEL_VRS = (b"", b"OB", b"OW", b"OF", b"OD")
+
+
+def read_beginning(data: bytes, size: int, limits: Limits) -> Dataset | None:
+    """`read` from the first bytes of an object that has `size` bytes, its pixel data left empty.
+
+    ``None`` where the rest of the object is needed: it is more than native pixel data.
+    """
+    try:
+        _, found, _, _ = open_file(data, limits, size)
+    except (Rejected, struct.error):
+        return None
+    pixels = found.pixel_data
+    if pixels is None or found.scanner.data is not data or pixels.vr not in _PIXEL_VRS:
+        return None
+    if pixels.undefined or found.end != size or pixels.start > len(data):
+        return None
+    return read(data[: pixels.start - 4] + bytes(4))
 
 
 def as_file(data: bytes, dataset: Dataset) -> bytes:

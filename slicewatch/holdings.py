@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _WORKERS = 8
 _BYTES_AHEAD = 64 << 20
+BEGINNING = 32 << 10
+"""Bytes within which the pixel data of most images begins."""
 
 
 class NotHeld(KeyError):
@@ -106,6 +108,38 @@ def read(storage: Storage, one: Held) -> bytes:
         return storage.read(INCOMING, one.blob)
     except BlobMissing:
         raise NotHeld(one.study) from None
+
+
+def read_instance(storage: Storage, study: str, series: str, instance: str) -> bytes:
+    """The bytes of one instance: of an original without asking first whether it is there.
+
+    Raises `NotHeld`.
+    """
+    try:
+        return storage.read(INCOMING, f"{study}/{series}/{instance}.dcm")
+    except BlobMissing:
+        (one,) = held(storage, study, series, instance)
+        return read(storage, one)
+
+
+def map_beginnings[T](
+    storage: Storage, objects: Sequence[Held], use: Callable[[Held, bytes], T]
+) -> list[T]:
+    """`use` applied to each object and its first `BEGINNING` bytes.
+
+    Raises:
+        NotHeld: one is gone meanwhile.
+    """
+
+    def work(one: Held) -> T:
+        container, name = (REVIEWS, one.result) if one.result else (INCOMING, one.blob)
+        try:
+            return use(one, storage.read_from(container, name, 0, BEGINNING))
+        except BlobMissing:
+            raise NotHeld(one.study) from None
+
+    with ThreadPoolExecutor(_WORKERS, thread_name_prefix="retrieve") as pool:
+        return list(pool.map(work, objects))
 
 
 def map_objects[T](

@@ -138,8 +138,8 @@ class Storage:
             # One without a length is fetched whole when it is small, and in pieces when not.
             yield from self._account.container(container).download_blob(name).chunks()
 
-    def read_from(self, container: str, name: str, offset: int) -> bytes:
-        """The bytes from an offset on; none when the blob ends before it.
+    def read_from(self, container: str, name: str, offset: int, length: int | None = None) -> bytes:
+        """The bytes from an offset on, at most `length`; none when the blob ends before it.
 
         Raises `BlobMissing`, `StorageUnavailable`.
         """
@@ -148,7 +148,9 @@ class Storage:
         try:
             with _faults(f"{container}/{name}"):
                 return (
-                    self._account.container(container).download_blob(name, offset=offset).readall()
+                    self._account.container(container)
+                    .download_blob(name, offset=offset, length=length)
+                    .readall()
                 )
         except HttpResponseError as error:
             if error.status_code != 416:  # Range Not Satisfiable

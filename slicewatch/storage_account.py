@@ -33,6 +33,9 @@ _EMULATOR = (
 _CONNECTIONS = 64
 """As many as threads that may use the blob service at once; above it, connections are thrown away
 after one request."""
+_BLOCK_BYTES = 256 << 10
+"""A body is read in pieces of this size; in the 4 KiB of the SDK, reading an image of 512 KiB takes
+a third more processor time."""
 
 
 class Account:
@@ -173,7 +176,11 @@ def _transport(seconds: float) -> RequestsTransport:
     """
     from azure.core.pipeline.transport import RequestsTransport
 
-    transport = RequestsTransport(connection_timeout=seconds, read_timeout=seconds)
+    transport = RequestsTransport(
+        connection_timeout=seconds,
+        read_timeout=seconds,
+        connection_data_block_size=_BLOCK_BYTES,
+    )
     transport.open()
     for scheme in ("http://", "https://"):
         adapter = transport.session.get_adapter(scheme)

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from slicewatch import dicom_json, holdings
+from slicewatch import catalogue, dicom_json, holdings
 from slicewatch.holdings import Held
 from slicewatch.media_types import DICOM, OCTET_STREAM, Accepted, NotAcceptable
 from slicewatch.storage import Storage
+from slicewatch.transfer_syntaxes import NATIVE
 
 if TYPE_CHECKING:
+    from pydicom import Dataset
+
     from slicewatch.dicom import Instance
     from slicewatch.limits import Limits
 
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
+
+_DESCRIBED_AT_ONCE = 256
 
 _FRAME_LIST = re.compile(r"[0-9]{1,9}(?:,[0-9]{1,9})*")
 
@@ -105,27 +110,64 @@ def _with_syntax(one: Held, data: bytes) -> tuple[str, bytes]:
     return dicom_json.transfer_syntax(dataset), dicom_json.as_file(data, dataset)
 
 
-def metadata(storage: Storage, objects: Sequence[Held], base_url: str, max_bytes: int) -> bytes:
+def metadata(
+    storage: Storage, objects: Sequence[Held], base_url: str, max_bytes: int, limits: Limits
+) -> bytes:
     """The objects' attributes, a DICOM JSON array (annex F).
 
-    Objects are read a few at a time and only their JSON is kept.
+    Of an object whose pixel data is native only the beginning is read. Objects are read a few at
+    a time and only their JSON is kept.
 
     Args:
         base_url: of the DICOMweb service, without a slash at its end.
 
     Raises:
         TooLarge: the answer is over the bound.
+        NotHeld: an object is gone.
     """
     body = bytearray(b"[")
-
-    def described(one: Held, data: bytes) -> bytes:
-        uri = f"{instance_url(base_url, one)}/bulkdata"
-        return dicom_json.dumps(dicom_json.metadata(dicom_json.read(data), uri))
-
-    for text in holdings.map_objects(storage, objects, described):
-        body += b"," * (len(body) > 1) + text
-        check_size(len(body), max_bytes)
+    for first in range(0, len(objects), _DESCRIBED_AT_ONCE):
+        some = objects[first : first + _DESCRIBED_AT_ONCE]
+        for text in _described(storage, some, base_url, limits):
+            body += b"," * (len(body) > 1) + text
+            check_size(len(body), max_bytes)
     return bytes(body + b"]")
+
+
+def _described(
+    storage: Storage, objects: Sequence[Held], base_url: str, limits: Limits
+) -> Iterator[bytes]:
+    """The JSON of each object, in order."""
+
+    def text_of(one: Held, dataset: Dataset) -> bytes:
+        uri = f"{instance_url(base_url, one)}/bulkdata"
+        return dicom_json.dumps(dicom_json.metadata(dataset, uri))
+
+    def by_beginning(one: Held, data: bytes) -> bytes | None:
+        dataset = dicom_json.read_beginning(data, one.size, limits)
+        return None if dataset is None else text_of(one, dataset)
+
+    native = [one for one in objects if _is_native(one)]
+    by_instance = dict(
+        zip(
+            ((one.series, one.instance) for one in native),
+            holdings.map_beginnings(storage, native, by_beginning),
+            strict=True,
+        )
+    )
+    texts = [by_instance.get((one.series, one.instance)) for one in objects]
+    whole = [one for one, text in zip(objects, texts, strict=True) if text is None]
+    rest = holdings.map_objects(
+        storage, whole, lambda one, data: text_of(one, dicom_json.read(data))
+    )
+    for text in texts:
+        yield next(rest) if text is None else text
+
+
+def _is_native(one: Held) -> bool:
+    """Whether the object's note says that its pixel data is native, and it is large."""
+    noted = one.metadata.get(catalogue.NOTE, "").split(";")
+    return one.size > 2 * holdings.BEGINNING and noted[1:2] != [] and noted[1] in NATIVE
 
 
 def frame_numbers(text: str, frames: int) -> list[int]:

@@ -19,11 +19,13 @@ from PIL import Image
 from pydicom import Dataset, uid
 from requests import HTTPError
 
-from slicewatch import dicom_json, media_types, rendering, wado
+from slicewatch import dicom_json, holdings, media_types, rendering, wado
 from slicewatch import settings as app_settings
 from slicewatch import storage as app_storage
+from slicewatch.limits import DEFAULT_LIMITS
 from slicewatch.settings import Settings
 from slicewatch.storage import Storage
+from slicewatch.transfer_syntaxes import NATIVE
 from tests import studies
 from tests.dicomweb_doors import URL, client, session, store
 
@@ -307,6 +309,49 @@ def test_a_value_that_json_cannot_hold_is_left_out_and_the_rest_stays(
     assert "0018115A" not in found
     assert found["00080018"]["Value"] == [uids[2]]
     assert http.get(f"{path_of(uids)}/metadata").status_code == 200
+
+
+LARGE = np.zeros((256, 256), np.int16)
+
+
+@pytest.mark.parametrize("syntax", studies.LOSSLESS)
+@pytest.mark.parametrize("trailing", [False, True])
+def test_the_beginning_of_an_object_gives_its_metadata_or_asks_for_the_rest(
+    seed: int, syntax: str, trailing: bool
+) -> None:
+    dataset = studies.ct_image(LARGE, seed=seed)
+    dataset.PerformedProcedureCodeSequence = [_code("A", "first")]
+    if trailing:
+        dataset.DataSetTrailingPadding = b"\0\1\2\3"
+    data = studies.to_bytes(dataset, studies.LOSSLESS[syntax])
+    whole = dicom_json.metadata(dicom_json.read(data), "u")
+    assert ("FFFCFFFC" in whole) == trailing
+    native = studies.LOSSLESS[syntax] in NATIVE and not syntax.startswith("deflated")
+    for length in (*range(0, 4096, 97), len(data)):
+        found = dicom_json.read_beginning(data[:length], len(data), DEFAULT_LIMITS)
+        assert found is None or dicom_json.metadata(found, "u") == whole, length
+    assert (found is not None) == (native and not trailing)
+
+
+def test_metadata_of_native_images_need_their_beginnings_alone(
+    web: DICOMwebClient,
+    storage: Storage,
+    settings: Settings,
+    seed: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = [studies.ct_image(LARGE, seed=seed, number=n + 1) for n in range(3)]
+    syntaxes = (uid.ExplicitVRLittleEndian, uid.JPEGLSLossless, uid.ImplicitVRLittleEndian)
+    stored = [studies.to_bytes(*pair) for pair in zip(images, syntaxes, strict=True)]
+    store(storage, settings, *stored)
+    whole: list[str] = []
+    read = holdings.read
+    monkeypatch.setattr(holdings, "read", lambda s, one: whole.append(one.instance) or read(s, one))
+    found = web.retrieve_series_metadata(images[0].StudyInstanceUID, images[0].SeriesInstanceUID)
+    assert [one["00080018"]["Value"][0] for one in found] == sorted(
+        image.SOPInstanceUID for image in images
+    )
+    assert whole == [images[1].SOPInstanceUID]
 
 
 def test_metadata_come_as_json_alone(http: requests.Session, put: Put, seed: int) -> None:

@@ -29,7 +29,8 @@ def wado_frames(req: func.HttpRequest) -> func.HttpResponse:
 
     access.require(req, Role.READER)
     accepted, store, config = accepted_by(req), storage.current(), settings.current()
-    (held,) = holdings.held(store, *uids_of(req))
-    instance = dicom.read(holdings.read(store, held), Limits.of(config))
+    study, series, uid = uids_of(req)
+    data = holdings.read_instance(store, study, series, uid)
+    instance = dicom.read(data, Limits.of(config))
     numbers = wado.frame_numbers(req.route_params["frames"], instance.header.frames)
     return answer(*wado.frames(instance, numbers, accepted, config.max_request_bytes))

@@ -7,6 +7,7 @@ import azure.functions as func
 
 from slicewatch import holdings, settings, storage
 from slicewatch.identity import Role
+from slicewatch.limits import Limits
 from slicewatch.media_types import DICOM_JSON, JSON
 from triggers import access
 from triggers.dicomweb import (
@@ -35,5 +36,6 @@ def wado_instance_metadata(req: func.HttpRequest) -> func.HttpResponse:
     chosen = accepted_by(req).choose((DICOM_JSON, JSON))
     store = storage.current()
     held = holdings.held(store, *uids_of(req))
-    limit = settings.current().max_request_bytes
-    return answer(wado.metadata(store, held, service_url(req), limit), chosen)
+    config = settings.current()
+    body = wado.metadata(store, held, service_url(req), config.max_request_bytes, Limits.of(config))
+    return answer(body, chosen)
