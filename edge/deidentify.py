@@ -6,7 +6,8 @@ a choice (``X/Z/D``: whatever the IOD needs), the last one is taken, which fits 
 clean options leave is in `edge.cleaning`; where a retain option asks for cleaning, and nothing left
 may stay, the basic profile's action is taken. Clean Pixel Data and Clean Recognizable Visual
 Features are not offered. Beyond the table, these go too: person names that it does not list, UIDs
-that are neither listed nor of the standard, and attributes that are unknown here.
+that are neither listed nor of the standard, whole overlay groups (the table lists their pictures
+and comments), and attributes that are unknown here.
 """
 
 from __future__ import annotations
@@ -256,10 +257,8 @@ class Deidentifier:
 
     def _action(self, tag: Any) -> str:
         group = tag.group
-        if 0x5000 <= group <= 0x50FF:
-            return "X"
-        if 0x6000 <= group <= 0x60FF and tag.element in (0x3000, 0x4000):
-            return "X"
+        if 0x5000 <= group <= 0x50FF or 0x6000 <= group <= 0x60FF:
+            return "X"  # an overlay's label and description say what its picture did
         return self._actions.get(int(tag), "")
 
 

@@ -236,7 +236,7 @@ def _read_store(content: bytes) -> Answer:
             failed[uid] = f"failure reason {code:04X}H" + (f" ({comment})" if comment else "")
             if code == _PROCESSING_FAILURE:
                 for_now.add(uid)
-    except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
+    except (ValueError, TypeError, ArithmeticError, AttributeError, LookupError, RecursionError):
         return unreadable
     return Answer(Verdict.READ, stored=stored, failed=failed, failing_for_now=frozenset(for_now))
 
