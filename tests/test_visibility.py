@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from slicewatch import inventory, worklist
+from slicewatch import inventory, unfinished, worklist
 from slicewatch import settings as app_settings
 from slicewatch import storage as app_storage
 from slicewatch.identity import Identity, Role
@@ -24,7 +24,7 @@ from slicewatch.records import (
     StudyStatus,
 )
 from slicewatch.settings import Settings
-from slicewatch.storage import Storage
+from slicewatch.storage import INCOMING, Storage
 from slicewatch.visibility import shown
 from tests import studies
 from tests.doors import body_of, function_of, request
@@ -96,8 +96,10 @@ def test_the_status_tells_the_same_whatever_the_forensic_lane_does(
     monkeypatch.setattr(app_settings, "current", lambda: settings)
     monkeypatch.setattr(app_storage, "current", lambda: storage)
     study = studies.new_uid("study", seed)
-    made = review(*lanes, study=study)
+    made = review(*lanes, study=study, content_digest=inventory.digest([], []))
     inventory.write_review(storage, made)
+    if at is StudyStatus.FLAGGED:  # an item that waits keeps the study among the unfinished ones
+        unfinished.open_study(storage, study)
     now = datetime.now(UTC)
     items = [
         worklist.add(storage, one)
@@ -114,9 +116,7 @@ def test_the_status_tells_the_same_whatever_the_forensic_lane_does(
         "lanes": [flag.lane for flag in lanes],
         "priority": 90,
     }
-    state = SimpleNamespace(get_custom_status=lambda kind: dict(progress))
-    engine = SimpleNamespace(get_orchestration_state=lambda name: state)
-    monkeypatch.setattr(study_status, "_orchestration", lambda state: None)
+    engine = SimpleNamespace(get_orchestration_state=lambda name: running(progress))
 
     def told(role: str) -> dict[str, Any]:
         asked = request("GET", "studies", headers=principal("x", role), study=study)
@@ -124,11 +124,42 @@ def test_the_status_tells_the_same_whatever_the_forensic_lane_does(
 
     found = told("reader")
     text = json.dumps(found)
+    assert found["orchestration"] is None
     assert not [word for word in ("forensic", "tampered", "pasted") if word in text]
     if len(lanes) == 1:
         assert found["status"] == found["review"]["status"] == "not_flagged"
+        assert found["progress"]["status"] == "not_flagged"
         assert found["progress"]["priority"] == found["review"]["priority"] == 0
     else:
         assert found["status"] in ("flagged", "in_review", "reviewed")
         assert found["progress"]["priority"] == 40
-    assert "pasted tissue" in json.dumps(told("forensic-reviewer"))
+    seen = told("forensic-reviewer")
+    assert "pasted tissue" in json.dumps(seen)
+    assert seen["orchestration"]["runtime_status"] == "running"
+
+
+def test_what_came_after_a_review_of_the_forensic_lane_alone_is_receiving(
+    storage: Storage, settings: Settings, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app_settings, "current", lambda: settings)
+    monkeypatch.setattr(app_storage, "current", lambda: storage)
+    study = studies.new_uid("study", seed)
+    digest = inventory.digest([], [])
+    inventory.write_review(storage, review(FORENSIC, study=study, content_digest=digest))
+    storage.write(INCOMING, f"{study}/1/2.dcm", b"later")
+    unfinished.open_study(storage, study)
+    engine = SimpleNamespace(get_orchestration_state=lambda name: None)
+    asked = request("GET", "studies", headers=principal("x", "reader"), study=study)
+    assert body_of(function_of(study_status)(asked, engine))["status"] == "receiving"
+
+
+def running(progress: dict[str, Any]) -> SimpleNamespace:
+    """An orchestration that waits, as the durable client tells of it."""
+    now = datetime.now(UTC)
+    return SimpleNamespace(
+        instance_id="study-x",
+        runtime_status=SimpleNamespace(name="RUNNING"),
+        created_at=now,
+        last_updated_at=now,
+        get_custom_status=lambda kind: dict(progress),
+    )

@@ -29,7 +29,8 @@ def study_status(req: func.HttpRequest, client: df.SyncDurableFunctionsClient) -
     ``status`` is the orchestration's while there is one, else the review's; of a flagged study,
     how far its readers are; ``failure`` says when a failed one is tried again; ``report`` what was
     made of the review for other systems, and what the PACS said of it. Of the forensic
-    lane nothing is told to those who do not see it. 404: nothing of the study was received.
+    lane nothing is told to those who do not see it, so they are not told of the orchestration,
+    which waits for that lane, too. 404: nothing of the study was received.
     """
     from slicewatch.visibility import shown
 
@@ -42,14 +43,17 @@ def study_status(req: func.HttpRequest, client: df.SyncDurableFunctionsClient) -
         raise unknown_study()
     review = shown(latest, identity) if latest else None
     progress = _progress(progress_of(state), latest, review)
-    status = _standing(store, study, progress, review)
+    status = _standing(store, study, progress, latest, review)
+    if progress and _is_part(review, latest):
+        progress["status"] = StudyStatus.FLAGGED if status is StudyStatus.IN_REVIEW else status
     return as_json(
         {
             "study": study,
             "status": status,
             "failure": _failure(store, study) if status is StudyStatus.FAILED else None,
             "progress": progress or None,
-            "orchestration": _orchestration(state),
+            # It runs for as long as an item waits, of whatever lane.
+            "orchestration": _orchestration(state) if identity.sees_forensic else None,
             "review": _summary(review),
             "report": stored.standing(store, study, review.generation) if review else None,
         }
@@ -68,7 +72,7 @@ def _progress(
     progress: dict[str, Any], latest: Review | None, review: Review | None
 ) -> dict[str, Any]:
     """The progress, in step with what is shown of the latest review."""
-    if not progress or latest is None or review is None or review.lanes == latest.lanes:
+    if not progress or latest is None or review is None or not _is_part(review, latest):
         return progress
     kept = {
         "lanes": [lane for lane in progress.get("lanes", ()) if lane != Lane.FORENSIC],
@@ -79,12 +83,20 @@ def _progress(
     return progress | kept
 
 
+def _is_part(review: Review | None, latest: Review | None) -> bool:
+    """Whether what is shown of the latest review leaves a lane out."""
+    return review is not None and latest is not None and review.lanes != latest.lanes
+
+
 def _standing(
-    store: storage.Storage, study: str, progress: dict[str, Any], review: Review | None
+    store: storage.Storage,
+    study: str,
+    progress: dict[str, Any],
+    latest: Review | None,
+    review: Review | None,
 ) -> StudyStatus:
     status = StudyStatus(progress.get("status") or (review.status if review else "receiving"))
-    if status in _FINISHED and unfinished.is_open(store, study):
-        # Something came that no review has seen: the old one must not speak for it.
+    if status in _FINISHED and _is_ahead(store, study, latest, review):
         return StudyStatus.RECEIVING
     if status is not StudyStatus.FLAGGED or review is None:
         return status
@@ -107,6 +119,18 @@ def _orchestration(state: OrchestrationState | None) -> dict[str, Any] | None:
         "created": _utc(state.created_at),
         "updated": _utc(state.last_updated_at),
     }
+
+
+def _is_ahead(
+    store: storage.Storage, study: str, latest: Review | None, review: Review | None
+) -> bool:
+    """Whether something came that no review has seen: the old one must not speak for it."""
+    if not unfinished.is_open(store, study):
+        return False
+    if latest is None or not _is_part(review, latest):
+        return True
+    # What waits in the lane that is left out keeps the study unfinished, too.
+    return not inventory.covers(store, study, latest.content_digest)
 
 
 def _utc(moment: datetime) -> str:
