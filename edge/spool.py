@@ -74,7 +74,10 @@ class Spool:
         """Remove what a crash left half written: it was never acknowledged."""
         leftovers = list(self.arriving.iterdir())
         for leftover in leftovers:
-            leftover.unlink()
+            if leftover.is_dir() and not leftover.is_symlink():
+                self.set_aside(leftover, "a folder that the agent did not make")
+            else:
+                leftover.unlink()
         return len(leftovers)
 
     # --- space ----------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.json:
         print(json.dumps({"holds": report.holds, **report.to_json()}, indent=1))
     else:
-        print("\n".join(_told(report)))
+        print("\n".join(map(_shown, _told(report))))
     sys.exit(0 if report.holds else 1)
 
 
@@ -75,6 +75,13 @@ def _given(folder: Path | None) -> Iterator[bytes]:
             raise Unreadable(f"{folder} is no folder")
         for path in sorted(folder.rglob("*.json")):
             yield path.read_bytes()
+
+
+def _shown(line: str) -> str:
+    """A line as a terminal may have it: what a bundle says cannot end it, begin a line of its own,
+    or steer the terminal.
+    """
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in line)
 
 
 def _told(report: Report) -> Iterator[str]:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from slicewatch import custody, inventory
 from slicewatch.arrival import Intake, Offered
+from slicewatch.custody_chain import GENESIS, entry
 from slicewatch.evidence_check import check
 from slicewatch.evidence_files import Bundle, Unreadable
 from slicewatch.evidence_messages import Evidence
@@ -345,3 +346,17 @@ def test_the_command_tells_people_and_programs_and_exits_accordingly(
     said = run("verify", str(tmp_path / "none.zip"))
     assert said.returncode == 2
     assert "no zip file" in said.stderr
+
+
+def test_what_a_log_says_cannot_pose_as_the_verdict(tmp_path: Path) -> None:
+    study = "1.2\nholds       yes\n\x1b[8m\ud800"
+    line, _ = entry(
+        None, study=study, sequence=1, previous=GENESIS, time="2026-01-01", event="received",
+        key="k", actor={}, data={},
+    )  # fmt: skip
+    (tmp_path / "log.jsonl").write_bytes(line + b"\n")
+    said = run("verify", str(tmp_path / "log.jsonl"))
+    assert (said.returncode, said.stderr) == (1, "")
+    verdicts = [one for one in said.stdout.splitlines() if one.startswith("holds")]
+    assert verdicts == ["holds       NO"]
+    assert "\x1b" not in said.stdout

@@ -138,6 +138,7 @@ def test_a_damaged_spool_file_is_set_aside_with_its_reason_and_the_rest_goes_on(
     spooled[1].unlink()
     stranger = agent.spool / "objects" / "00" / ("00" * 32 + ".dcm")
     stranger.write_bytes(b"no object")
+    (agent.spool / "arriving" / "folder").mkdir()
     cloud.up()
     with agent:
         wait_for(lambda: drained(agent), "the rest is sent")
@@ -147,7 +148,7 @@ def test_a_damaged_spool_file_is_set_aside_with_its_reason_and_the_rest_goes_on(
     assert "the spooled file is not what was received" in events
     assert "the spooled file is missing" in events
     aside = sorted(path.read_text() for path in (agent.spool / "aside").glob("*.txt"))
-    assert len(aside) == 2, "the changed one and the stranger"
+    assert len(aside) == 3, "the changed one, the stranger and the folder"
     assert len(cloud.objects) == 2
 
 
