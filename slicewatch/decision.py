@@ -33,6 +33,10 @@ MAX_ADDITIONS = 200
 MAX_STORED = 100_000
 """Characters of a decision's JSON: an item holds up to four in one table entity of 1 MiB."""
 
+_OF_DECISION = frozenset({"verdict", "findings", "additions", "comment", "reader"})
+_OF_FINDING = frozenset({"verdict", "label", "comment", "boxes"})
+_OF_ADDITION = frozenset({"id", "label", "comment", "boxes"})
+
 type FrameSizes = Callable[[str], tuple[int, int, int] | None]
 """SOP instance UID → rows, columns and frames of the study's instance; ``None``: no such image."""
 
@@ -132,6 +136,7 @@ def read(
         BadDecision: ``bad-decision`` for a malformed body, ``unknown-finding``, ``box-outside``
             for a box that is not on its frame, ``comment-too-long``, ``decision-too-large``.
     """
+    _only(body, _OF_DECISION, "the body")
     boxes = _Boxes(frame_sizes)
     comment = _comment(body.get("comment"), "comment")
     findings = dict(_findings(body.get("findings"), finding_ids, boxes))
@@ -178,6 +183,7 @@ def _findings(
             raise BadDecision("unknown-finding", f"the review has no finding {name[:64]!r}")
         where = f"findings[{name}]"
         said = one if isinstance(one, dict) else {"verdict": one}
+        _only(said, _OF_FINDING, f"`{where}`")
         label = said.get("label")
         yield (
             name,
@@ -199,6 +205,7 @@ def _additions(given: Any, boxes: _Boxes) -> Iterator[Addition]:
         where = f"additions[{number - 1}]"
         if not isinstance(one, dict):
             raise BadDecision("bad-decision", f"`{where}` is no object")
+        _only(one, _OF_ADDITION, f"`{where}`")
         drawn = tuple(boxes.read(one.get("boxes"), where))
         if not drawn:
             raise BadDecision("bad-decision", f"`{where}` has no boxes")
@@ -246,6 +253,13 @@ class _Boxes:
                 "box-outside", f"`{where}` is not within the frame of {columns} × {rows} pixels"
             )
         return DrawnBox(uid, frame, (x1, y1, x2, y2))
+
+
+def _only(given: Mapping[str, Any], known: frozenset[str], where: str) -> None:
+    """Refuse a key that means nothing: a decision is final, and what it holds would be lost."""
+    for key in given:
+        if key not in known:
+            raise BadDecision("bad-decision", f"{where} has {key[:64]!r}, which is not known")
 
 
 def _is_number(value: Any) -> bool:

@@ -260,7 +260,8 @@ def decide(storage: Storage, item: str, reader: Reader, decision: dict[str, Any]
         if decision in said and found.state != "superseded":
             return found
         if not found.is_held_by(reader):
-            raise ItemConflict(found, f"the item is {_standing(found)}; claim it before deciding")
+            ahead = "; claim it before deciding" if found.state == "open" else ""
+            raise ItemConflict(found, f"the item is {_standing(found)}{ahead}")
         reading = Reading(found.stage, reader.user, reader.name, _now(), decision)
         read = dataclasses.replace(
             found, readings=(*found.readings, reading), read=len(found.readings) + 1

@@ -102,6 +102,10 @@ def test_the_verdict_is_said_or_follows_from_the_findings(
         {"verdict": "confirmed", "additions": added(box(1, 1, 2, 2, uid="../x"))},
         {"verdict": "confirmed", "comment": "\ud800"},
         {"verdict": "confirmed", "comment": 5},
+        {"verdict": "confirmed", "findigns": {"a": "rejected"}},
+        {"verdict": "confirmed", "reason": "as of a correction"},
+        {"findings": {"a": {"verdict": "rejected", "coment": "vessel"}}},
+        {"verdict": "confirmed", "additions": added(box(1, 1, 2, 2), verdict="rejected")},
     ],
 )
 def test_a_malformed_decision_is_refused(body: dict[str, Any]) -> None:

@@ -80,7 +80,7 @@ def test_a_decision_is_final(storage: Storage, item: Item) -> None:
     decided = worklist.decide(storage, item.id, ADA, DECISION)
     assert decided.state == "decided"
     assert worklist.decide(storage, item.id, ADA, DECISION) == decided
-    with pytest.raises(ItemConflict, match="decided"):
+    with pytest.raises(ItemConflict, match=r"the item is decided$"):
         worklist.decide(storage, item.id, ADA, {**DECISION, "verdict": "rejected"})
     assert worklist.supersede(storage, item.id) == decided
     assert worklist.escalate(storage, item.id, 2) == decided

@@ -32,6 +32,7 @@ def worklist_correction(
     body = body_object(req, identity)
     with refusing():
         reason = decision.read_reason(body)
+    del body["reason"]
     store, config = storage.current(), settings.current()
     said = decision_of(store, config, identity, name, body)
     item, made = changed(
