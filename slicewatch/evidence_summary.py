@@ -117,6 +117,9 @@ def _log(entries: list[custody_chain.Statement]) -> list[Any]:
 
 def _detail(body: dict[str, Any]) -> str:
     actor, data = body.get("actor") or {}, body.get("data") or {}
+    # A log that was tampered with is exported as well: that is when its bundle is wanted.
+    if not (isinstance(actor, dict) and isinstance(data, dict)):
+        return "not spelt as this system writes it"
     told = [f"{key} {actor[key]}" for key in _DETAILS if actor.get(key)]
     for key, value in data.items():
         if isinstance(value, (str, int)):

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from slicewatch import custody, inventory
 from slicewatch.arrival import Intake, Offered
-from slicewatch.custody_chain import GENESIS, entry
+from slicewatch.custody_chain import GENESIS, entry, state
 from slicewatch.evidence_check import check
 from slicewatch.evidence_files import Bundle, Unreadable
 from slicewatch.evidence_messages import Evidence
+from slicewatch.evidence_summary import summary_pdf
 from slicewatch.settings import Settings
 from slicewatch.storage import INCOMING, Storage
 from tests.custody_study import Case, Files, new_signer, slices, unzipped, zipped
@@ -360,3 +361,9 @@ def test_what_a_log_says_cannot_pose_as_the_verdict(tmp_path: Path) -> None:
     verdicts = [one for one in said.stdout.splitlines() if one.startswith("holds")]
     assert verdicts == ["holds       NO"]
     assert "\x1b" not in said.stdout
+
+
+@pytest.mark.parametrize("forged", [{"actor": "x"}, {"data": [1]}, {"data": "x"}, {"actor": 1}])
+def test_a_log_with_forged_entries_still_has_a_summary(forged: dict[str, object]) -> None:
+    line, _ = state("entry", {"sequence": 0, **forged}, None)
+    assert summary_pdf("1.2", "b.zip", [line, b"no entry"], None, 1).startswith(b"%PDF")
