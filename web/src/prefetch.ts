@@ -2,19 +2,24 @@
 
 /** A browser opens six connections to a server: one stays for what is gone to, one for the queue. */
 const AT_ONCE = 4;
-/** Of three images, two are ahead in the direction of scrolling. */
-const AHEAD = 2;
+/** Of nine images, eight are ahead in the direction of scrolling: those behind were mostly seen. */
+const AHEAD = 8;
+
+/** Which way is scrolled; 0: not yet. */
+export type Direction = 1 | -1 | 0;
 
 /** Indices around one, without it: in the direction first, then behind, outwards. */
-export function* outwards(count: number, index: number, direction: 1 | -1): Generator<number> {
-  let ahead = index + direction;
-  let behind = index - direction;
+export function* outwards(count: number, index: number, direction: Direction): Generator<number> {
+  const step = direction || 1;
+  const most = direction ? AHEAD : 1;
+  let ahead = index + step;
+  let behind = index - step;
   const inside = (one: number) => one >= 0 && one < count;
   while (inside(ahead) || inside(behind)) {
-    for (let n = 0; n < AHEAD && inside(ahead); n++, ahead += direction) yield ahead;
+    for (let n = 0; n < most && inside(ahead); n++, ahead += step) yield ahead;
     if (inside(behind)) {
       yield behind;
-      behind -= direction;
+      behind -= step;
     }
   }
 }
@@ -28,7 +33,7 @@ export class Prefetch {
   constructor(private readonly load: (imageId: string) => Promise<unknown>) {}
 
   /** Go on from another place; what is on its way comes all the same. */
-  around(imageIds: readonly string[], index: number, direction: 1 | -1): void {
+  around(imageIds: readonly string[], index: number, direction: Direction): void {
     this.queue = this.left(imageIds, index, direction);
     this.pump();
   }
@@ -40,7 +45,7 @@ export class Prefetch {
     this.running = 0;
   }
 
-  private *left(imageIds: readonly string[], index: number, direction: 1 | -1): Generator<string> {
+  private *left(imageIds: readonly string[], index: number, direction: Direction): Generator<string> {
     for (const one of outwards(imageIds.length, index, direction)) {
       const imageId = imageIds[one];
       if (imageId !== undefined && !this.asked.has(imageId)) yield imageId;

@@ -28,8 +28,6 @@ import type { Slice } from "./stack";
 const ENGINE = "review";
 const VIEWPORT = "stack";
 const CACHE_BYTES = 1.5 * 2 ** 30;
-/** How long a slice is waited for before what came meanwhile is looked at. */
-const GLANCE_MS = 60;
 const ZOOM_STEP = 1.2;
 const ZOOM_BOUNDS = [0.1, 20] as const;
 
@@ -88,6 +86,8 @@ export class Viewer {
   private imageIds: string[] = [];
   private target = 0;
   private moving: Promise<void> | null = null;
+  /** Kept when an image comes, or another slice is gone to. */
+  private news = Promise.withResolvers<void>();
   /** The stack is set: before, the viewport takes no other index. */
   private settled = false;
   /** Stacks are set one after the other. */
@@ -194,7 +194,7 @@ export class Viewer {
     if (this.slices !== slices) return;
     this.settled = true;
     this.viewport.render();
-    this.prefetch.around(this.imageIds, this.target, 1);
+    this.prefetch.around(this.imageIds, this.target, 0);
     this.move();
   }
 
@@ -217,6 +217,7 @@ export class Viewer {
     const direction = wanted < this.target ? -1 : 1;
     this.target = wanted;
     this.prefetch.around(this.imageIds, wanted, direction);
+    this.tell();
     this.move();
   }
 
@@ -234,6 +235,8 @@ export class Viewer {
       const { target } = this;
       const slice = slices[target];
       if (!slice) return;
+      // Taken before what is at hand is looked at, so that nothing that comes meanwhile is missed.
+      const news = this.news.promise;
       const coming = cache.getImage(slice.imageId) ? null : this.load(slice.imageId, "Interaction");
       // Whoever does not wait for it does not hear that it failed.
       coming?.catch(() => undefined);
@@ -245,12 +248,17 @@ export class Viewer {
       await new Promise(requestAnimationFrame);
       if (!coming || this.target !== target) continue;
       try {
-        await Promise.race([coming, new Promise((resolve) => setTimeout(resolve, GLANCE_MS))]);
+        await Promise.race([coming, news]);
       } catch {
         if (this.slices === slices) this.onError(slice);
         if (this.target === target) return;
       }
     }
+  }
+
+  private tell(): void {
+    this.news.resolve();
+    this.news = Promise.withResolvers();
   }
 
   /** Of the images at hand from one index to another, the one nearest to the other. */
@@ -355,10 +363,15 @@ export class Viewer {
       ...this.viewport.getLoaderImageOptions(imageId),
       requestType: Enums.RequestType[urgency],
       priority: 0,
+      // To the worker that decodes, instead of a copy.
+      transferPixelData: true,
     };
     return imageLoader
       .loadAndCacheImage(imageId, options)
-      .then(() => this.onLoaded(imageId));
+      .then(() => {
+        this.onLoaded(imageId);
+        this.tell();
+      });
   }
 
   private painted(): void {
