@@ -76,7 +76,7 @@ def _head(
     ]
     if len(entries) < lines:
         rows.append(("Attention", f"{lines - len(entries)} entries cannot be read"))
-    return [_text("Evidence of a study", "Title"), _text(DISCLAIMER), _table(rows, (120, 385))]
+    return [_text("Evidence of a study", "Title"), _text(DISCLAIMER), _gap(), _table(rows, (120, 373))]
 
 
 def _review(review: Review | None) -> list[Any]:
@@ -95,7 +95,7 @@ def _review(review: Review | None) -> list[Any]:
         *((f"Integrity: {one.severity}", f"{one.code}: {one.explanation}")
           for one in review.integrity),
     ]  # fmt: skip
-    return [heading, _table(rows, (120, 385))]
+    return [heading, _table(rows, (120, 373))]
 
 
 def _log(entries: list[custody_chain.Statement]) -> list[Any]:
@@ -103,7 +103,7 @@ def _log(entries: list[custody_chain.Statement]) -> list[Any]:
     rows += [
         (
             str(one.body.get("sequence")),
-            str(one.body.get("time")),
+            str(one.body.get("time")).removesuffix("+00:00"),
             str(one.body.get("event")),
             _detail(one.body),
             one.hash[:16],
@@ -112,7 +112,7 @@ def _log(entries: list[custody_chain.Statement]) -> list[Any]:
     ]
     rest = len(entries) - _MOST_ROWS
     more = [_text(f"{rest} more entries are in log.jsonl.")] if rest > 0 else []
-    return [_text("Custody log", "Heading2"), _table(rows, (28, 105, 55, 227, 90)), *more]
+    return [_text("Custody log", "Heading2"), _table(rows, (28, 117, 52, 211, 85)), *more]
 
 
 def _detail(body: dict[str, Any]) -> str:
@@ -140,6 +140,12 @@ def _checking(entries: list[custody_chain.Statement]) -> list[Any]:
         _text("Keys named by the entries; compare them with the key that you were given:"),
         *(_text(signing, "Code") for signing in signings),
     ]
+
+
+def _gap() -> Any:
+    from reportlab.platypus import Spacer
+
+    return Spacer(0, 6)
 
 
 def _text(text: str, style: str = "BodyText") -> Any:
