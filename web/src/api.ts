@@ -91,6 +91,16 @@ export async function decide(id: string, decision: Decision): Promise<Item> {
   return response.json();
 }
 
+/** Correct a decided item: a new entry beside the decision, which stays. */
+export async function correct(id: string, decision: Decision, reason: string): Promise<Item> {
+  const response = await send(`worklist/${id}/correction`, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ ...decision, reason }),
+  });
+  return (await response.json()).item;
+}
+
 async function dicomJson(path: string, signal?: AbortSignal): Promise<DicomJson[]> {
   const headers = { Accept: "application/dicom+json" };
   const response = await send(`dicomweb/${path}`, { headers, signal });

@@ -38,13 +38,18 @@ export function askToSign(): void {
 export async function sign(): Promise<void> {
   const one = item.value;
   if (!one || !canMark()) return;
-  const signed = await change(() => api.decide(one.id, drafts.decisionOf(draft.value)));
+  const decision = drafts.decisionOf(draft.value);
+  const reason = draft.value.reason?.trim();
+  const signed = await change(() =>
+    reason ? api.correct(one.id, decision, reason) : api.decide(one.id, decision),
+  );
   // Whatever came of it is told on the page, which the question lies over.
   signOpen.value = false;
   if (!signed) return;
   dropDraft(one);
   const now = item.value?.state;
-  say(now === "open" ? "Signed. Another reader reads it next." : "Signed. It is recorded.");
+  if (reason) say("The correction is signed. What was signed before stays beside it.");
+  else say(now === "open" ? "Signed. Another reader reads it next." : "Signed. It is recorded.");
   const found = await api.item(one.id).catch(() => null);
   if (found && openId.value === found.item.id) detail.value = found;
 }

@@ -9,6 +9,7 @@ import type {
   Item,
   PlacedBox,
   Review,
+  StoredDecision,
   Verdict,
 } from "./records";
 
@@ -24,16 +25,58 @@ export interface Draft {
   comment: string;
   /** The word on the whole, where no finding has to be decided. */
   overall: Verdict | null;
+  /** Why a signed decision is corrected; `null`: it is no correction. */
+  reason: string | null;
 }
 
-export const EMPTY: Draft = { findings: {}, additions: [], comment: "", overall: null };
+export const EMPTY: Draft = {
+  findings: {},
+  additions: [],
+  comment: "",
+  overall: null,
+  reason: null,
+};
+
+/**
+ * A signed decision as a draft, to be drawn or corrected.
+ *
+ * @param whole - No finding has to be decided: the verdict is on the study as a whole.
+ */
+export function draftOf(decision: StoredDecision, whole: boolean): Draft {
+  const findings = Object.entries(decision.findings ?? {}).map(([id, told]) => [id, filled(told)]);
+  return {
+    ...EMPTY,
+    findings: Object.fromEntries(findings),
+    additions: (decision.additions ?? []).map((one, n) => ({
+      key: `signed-${n + 1}`,
+      label: one.label,
+      comment: one.comment ?? "",
+      boxes: one.boxes,
+    })),
+    comment: decision.comment ?? "",
+    overall: whole ? decision.verdict : null,
+  };
+}
+
+/** What the reader said of a finding; the server also writes what was left empty. */
+function filled(told: FindingDecision | Verdict): FindingDecision {
+  if (typeof told === "string") return { verdict: told };
+  const { verdict, label, comment, boxes } = told;
+  return {
+    verdict,
+    ...(label && { label }),
+    ...(comment && { comment }),
+    ...(boxes?.length && { boxes }),
+  };
+}
 
 export function isEmpty(draft: Draft): boolean {
   return (
     Object.keys(draft.findings).length === 0 &&
     draft.additions.length === 0 &&
     draft.comment === "" &&
-    draft.overall === null
+    draft.overall === null &&
+    draft.reason === null
   );
 }
 
@@ -97,6 +140,7 @@ export function openQuestions(draft: Draft, item: Item, review: Review): string[
   if (draft.additions.some((one) => one.label.trim() === "")) {
     questions.push("an added finding has no label");
   }
+  if (draft.reason?.trim() === "") questions.push("the correction has no reason");
   return questions;
 }
 

@@ -5,6 +5,7 @@ import type { Box } from "./records";
 import { apply, presets } from "./presets";
 import {
   clearVerdict,
+  correct,
   draw,
   judge,
   keepBox,
@@ -93,6 +94,7 @@ export const KEYS: readonly Key[] = [
   { keys: ["l"], shown: "L", does: "release it", group: "Decision", act: () => void release() },
   { keys: ["m"], shown: "M", does: "write a comment; Esc leaves it", group: "Decision", act: () => focusOn("#comment") },
   { keys: ["s"], shown: "S", does: "sign off", group: "Decision", act: askToSign },
+  { keys: ["k"], shown: "K", does: "correct a signed decision", group: "Decision", act: toCorrection },
   { keys: ["escape"], shown: "Esc", does: "leave what is under way", group: "Decision", act: () => escape() },
   { keys: ["?"], shown: "?", does: "these keys", group: "Decision", act: () => (helpOpen.value = true) },
 ];
@@ -100,6 +102,12 @@ export const KEYS: readonly Key[] = [
 function preset(event: KeyboardEvent): void {
   const chosen = presets().find((one) => one.key === event.key);
   if (chosen) apply(chosen);
+}
+
+function toCorrection(): void {
+  correct();
+  // The field is there once the page is drawn anew.
+  requestAnimationFrame(() => focusOn("#reason"));
 }
 
 function editSelected(): void {

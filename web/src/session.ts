@@ -14,8 +14,8 @@ import {
   imageTrouble,
   item,
   loaded,
+  marking,
   mayDecide,
-  mine,
   openId,
   patient,
   place,
@@ -26,7 +26,9 @@ import {
   signOpen,
   slice,
   slices,
+  standing,
   type Target,
+  told,
   trouble,
   view,
   viewer,
@@ -74,8 +76,10 @@ export async function open(id: string): Promise<void> {
 function arrive(found: ItemDetail): void {
   detail.value = found;
   const before = kept.get(draftKey(found.item));
+  const correction = kept.get(found.item.id);
   const undecided = found.item.state === "open" || found.item.state === "claimed";
   if (before && undecided) draft.value = drafts.carriedOver(before, found.review);
+  if (correction && found.item.state === "decided") draft.value = correction;
 }
 
 /** Close what is open and go back to the queue. */
@@ -96,8 +100,9 @@ function closeSeries(): void {
   view.value = null;
 }
 
+/** A correction is of one item; other marks go along to a newer review. */
 function draftKey(one: Item): string {
-  return `${one.study}/${one.lane}`;
+  return draft.value.reason === null ? `${one.study}/${one.lane}` : one.id;
 }
 
 function keepDraft(): void {
@@ -109,8 +114,21 @@ function keepDraft(): void {
 
 /** The item was signed: its draft is no more. */
 export function dropDraft(one: Item): void {
-  draft.value = drafts.EMPTY;
   kept.delete(draftKey(one));
+  draft.value = drafts.EMPTY;
+}
+
+/** Begin to correct what was signed, from what counts now. */
+export function correct(): void {
+  const [one, of] = [item.value, review.value];
+  if (!one || !of || !standing.value || !mayDecide.value) {
+    say("Only a signed decision is corrected, by a reviewer of its lane.", "warning");
+    return;
+  }
+  if (draft.value.reason === null) {
+    const before = drafts.draftOf(standing.value, drafts.required(one, of).length === 0);
+    draft.value = { ...before, reason: "" };
+  }
 }
 
 /** Whether something was marked that nobody signed. */
@@ -242,8 +260,8 @@ export function select(target: Target, { jump = true } = {}): void {
 async function jumpTo(target: Target): Promise<void> {
   const finding = review.value?.findings.find((one) => one.id === target.id);
   const boxes = finding
-    ? drafts.boxesOf(draft.value, finding)
-    : (draft.value.additions.find((one) => one.key === target.id)?.boxes ?? []);
+    ? drafts.boxesOf(told.value, finding)
+    : (told.value.additions.find((one) => one.key === target.id)?.boxes ?? []);
   const here = slice.value;
   if (here && boxes.some((one) => one.sop_instance_uid === here.sop && one.frame === here.frame)) {
     return;
@@ -259,7 +277,7 @@ async function jumpTo(target: Target): Promise<void> {
 export function targets(): Target[] {
   return [
     ...(review.value?.findings ?? []).map((one) => ({ kind: "finding" as const, id: one.id })),
-    ...draft.value.additions.map((one) => ({ kind: "addition" as const, id: one.key })),
+    ...told.value.additions.map((one) => ({ kind: "addition" as const, id: one.key })),
   ];
 }
 
@@ -273,12 +291,13 @@ export function selectNeighbour(step: 1 | -1): void {
 
 /** Whether marks can be set; says what stands in the way. */
 export function canMark(): boolean {
-  if (mine.value) return true;
+  if (marking.value) return true;
   const one = item.value;
   if (!one) say("Open a study first (Q goes to the queue).", "warning");
   else if (!mayDecide.value) say(`Deciding takes the role ${one.lane}-reviewer.`, "warning");
   else if (one.state === "open") say("Claim the study first (T).", "warning");
   else if (one.state === "claimed") say(`${holder(one)} holds this study.`, "warning");
+  else if (one.state === "decided") say("This review is decided: K corrects it.", "warning");
   else say(`This review is ${one.state}: nothing can be changed.`, "warning");
   return false;
 }

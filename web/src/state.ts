@@ -3,7 +3,7 @@
 import { computed, signal } from "@preact/signals";
 
 import type { Refusal } from "./api";
-import { boxesOf, type Draft, EMPTY } from "./draft";
+import { boxesOf, type Draft, draftOf, EMPTY, required } from "./draft";
 import type { Box, Finding, Item, ItemDetail, Lane, Me, Verdict } from "./records";
 import type { Patient, Series, Slice } from "./stack";
 import type { Tool, View, Viewer } from "./viewer";
@@ -75,6 +75,23 @@ export const slice = computed(() => view.value?.slice ?? null);
 export const item = computed(() => detail.value?.item ?? null);
 export const review = computed(() => detail.value?.review ?? null);
 export const mine = computed(() => item.value?.state === "claimed" && item.value.mine === true);
+export const correcting = computed(
+  () => item.value?.state === "decided" && draft.value.reason !== null,
+);
+/** Marks can be set: on a study that one holds, or in a correction. */
+export const marking = computed(() => mine.value || correcting.value);
+/** What counts of a decided item: the last correction, else the decision. */
+export const standing = computed(() =>
+  item.value?.state === "decided"
+    ? (detail.value?.corrections?.at(-1)?.decision ?? item.value.decision ?? null)
+    : null,
+);
+/** What is drawn and listed: the draft, or what was signed. */
+export const told = computed<Draft>(() => {
+  const [one, of, signed] = [item.value, review.value, standing.value];
+  if (!one || !of || !signed || correcting.value) return draft.value;
+  return draftOf(signed, required(one, of).length === 0);
+});
 export const mayDecide = computed(() => {
   const lane = item.value?.lane;
   return lane !== undefined && ownLanes.value.includes(lane);
@@ -93,7 +110,7 @@ export function place(sop: string, frame: number): string {
   return `${sop}/${frame}`;
 }
 
-/** Marks by place, of findings as the draft has them and of what it adds. */
+/** Marks by place, of findings and of what a reader added. */
 export const marks = computed<ReadonlyMap<string, Mark[]>>(() => {
   const found = new Map<string, Mark[]>();
   const add = (at: string, mark: Mark) => {
@@ -102,7 +119,7 @@ export const marks = computed<ReadonlyMap<string, Mark[]>>(() => {
     else found.set(at, [mark]);
   };
   for (const finding of review.value?.findings ?? []) markFinding(finding, add);
-  for (const one of draft.value.additions) {
+  for (const one of told.value.additions) {
     for (const { sop_instance_uid, frame, box } of one.boxes) {
       const target: Target = { kind: "addition", id: one.key };
       add(place(sop_instance_uid, frame), {
@@ -118,11 +135,11 @@ export const marks = computed<ReadonlyMap<string, Mark[]>>(() => {
 });
 
 function markFinding(finding: Finding, add: (at: string, mark: Mark) => void): void {
-  const decided = draft.value.findings[finding.id] ?? storedVerdict(finding.id);
+  const decided = told.value.findings[finding.id];
   const scores = new Map(
     finding.slices.map((one) => [place(one.sop_instance_uid, one.frame), one.score]),
   );
-  for (const { sop_instance_uid, frame, box } of boxesOf(draft.value, finding)) {
+  for (const { sop_instance_uid, frame, box } of boxesOf(told.value, finding)) {
     const at = place(sop_instance_uid, frame);
     add(at, {
       target: { kind: "finding", id: finding.id },
@@ -132,13 +149,6 @@ function markFinding(finding: Finding, add: (at: string, mark: Mark) => void): v
       box,
     });
   }
-}
-
-/** What the item's decision says of a finding. */
-export function storedVerdict(finding: string): { verdict: Verdict; label?: string } | null {
-  const stored = item.value?.decision?.findings?.[finding];
-  if (stored === undefined) return null;
-  return typeof stored === "string" ? { verdict: stored } : stored;
 }
 
 export const currentMarks = computed(() => {

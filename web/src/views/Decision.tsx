@@ -1,11 +1,14 @@
 import { openQuestions, required, verdictOf } from "../draft";
 import { count, holder, moment, sentence, since, span } from "../format";
+import { correct, dropDraft } from "../session";
 import { askToSign, claim, next, release } from "../deciding";
 import {
   busy,
+  correcting,
   detail,
   draft,
   item,
+  marking,
   mayDecide,
   mine,
   openId,
@@ -38,8 +41,9 @@ export function Decision() {
         {one.lane === "forensic" && <Integrity issues={of.integrity} />}
         <Findings />
         {one.lane === "clinical" && of.integrity.length > 0 && <Integrity issues={of.integrity} />}
-        {mine.value && required(one, of).length === 0 && <Overall />}
-        {mine.value && <Comment />}
+        {marking.value && required(one, of).length === 0 && <Overall />}
+        {correcting.value && <Reason />}
+        {marking.value && <Comment />}
         <Readings detail={detail.value} />
         <Footer />
       </div>
@@ -113,6 +117,25 @@ function Overall() {
 /** The server's bound. */
 export const MOST_CHARACTERS = 4000;
 
+function Reason() {
+  return (
+    <section>
+      <h3>
+        <label for="reason">Why it is corrected</label>
+      </h3>
+      <textarea
+        id="reason"
+        rows={2}
+        maxLength={MOST_CHARACTERS}
+        value={draft.value.reason ?? ""}
+        onInput={(event) => {
+          draft.value = { ...draft.value, reason: event.currentTarget.value };
+        }}
+      />
+    </section>
+  );
+}
+
 function Comment() {
   return (
     <section>
@@ -152,10 +175,16 @@ function Actions() {
   const one = item.value;
   const of = review.value;
   if (!one || !of) return null;
+  if (correcting.value) return <Correcting />;
   if (one.state === "decided" || one.state === "superseded") {
     return (
       <div class="actions">
         <p class="standing">{standing()}</p>
+        {one.state === "decided" && mayDecide.value && (
+          <button type="button" onClick={correct}>
+            Correct <kbd>K</kbd>
+          </button>
+        )}
         <button type="button" class="primary" onClick={() => void next()}>
           Next study <kbd>X</kbd>
         </button>
@@ -203,6 +232,31 @@ function Actions() {
         Release <kbd>L</kbd>
       </button>
       <NextButton />
+    </div>
+  );
+}
+
+function Correcting() {
+  const one = item.value;
+  const of = review.value;
+  if (!one || !of) return null;
+  const questions = openQuestions(draft.value, one, of);
+  return (
+    <div class="actions">
+      <p class="standing">
+        {questions.length > 0 ? questions.join("; ") : "The signed decision stays beside this."}
+      </p>
+      <button
+        type="button"
+        class="primary"
+        disabled={busy.value || questions.length > 0}
+        onClick={askToSign}
+      >
+        Sign the correction <kbd>S</kbd>
+      </button>
+      <button type="button" disabled={busy.value} onClick={() => dropDraft(one)}>
+        Discard
+      </button>
     </div>
   );
 }

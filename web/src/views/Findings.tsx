@@ -3,7 +3,7 @@ import { count, label, size } from "../format";
 import type { DraftAddition } from "../draft";
 import type { Finding, Verdict } from "../records";
 import { draw, judge, removeAddition, select } from "../session";
-import { allSeries, draft, item, mine, review, selected, storedVerdict } from "../state";
+import { allSeries, draft, item, marking, review, selected, told } from "../state";
 import { MOST_CHARACTERS } from "./Decision";
 
 /** Listed at once; a review can list thousands, of which those with a verdict to give come first. */
@@ -27,7 +27,7 @@ export function Findings() {
       <h3>
         Findings
         <span class="figure">
-          {mine.value && asked.size ? `${done} of ${asked.size} decided` : of.findings.length}
+          {marking.value && asked.size ? `${done} of ${asked.size} decided` : of.findings.length}
         </span>
       </h3>
       <datalist id="labels">
@@ -39,7 +39,7 @@ export function Findings() {
         {listed.slice(0, MOST).map((finding) => (
           <Proposed key={finding.id} finding={finding} optional={!asked.has(finding.id)} />
         ))}
-        {draft.value.additions.map((addition, n) => (
+        {told.value.additions.map((addition, n) => (
           <Added key={addition.key} addition={addition} number={n + 1} />
         ))}
       </ul>
@@ -49,10 +49,10 @@ export function Findings() {
           {count(folded.count, "further finding")} {label(folded.label)}, not listed
         </p>
       ))}
-      {of.findings.length === 0 && draft.value.additions.length === 0 && (
+      {of.findings.length === 0 && told.value.additions.length === 0 && (
         <p class="dim">The models found nothing. That does not mean that there is nothing.</p>
       )}
-      {mine.value && (
+      {marking.value && (
         <button type="button" class="add" onClick={() => draw(null)}>
           Draw a missed finding <kbd>D</kbd>
         </button>
@@ -67,7 +67,7 @@ function isSelected(id: string): boolean {
 
 function Proposed({ finding, optional }: { finding: Finding; optional: boolean }) {
   const marked = draft.value.findings[finding.id];
-  const shown = marked ?? storedVerdict(finding.id);
+  const shown = told.value.findings[finding.id];
   const current = isSelected(finding.id);
   return (
     <li class={`finding ${shown?.verdict ?? "proposed"}`} aria-current={current || undefined}>
@@ -86,10 +86,10 @@ function Proposed({ finding, optional }: { finding: Finding; optional: boolean }
           {modality(finding.series_instance_uid)}
           {size(finding.extent_mm)} · {count(finding.slices.length, "slice")}
           {optional && " · below the rules, optional"}
-          {!mine.value && shown && ` · ${shown.verdict}`}
+          {!marking.value && shown && ` · ${shown.verdict}`}
         </span>
       </button>
-      {mine.value && (
+      {marking.value && (
         <div class="verdicts" role="group" aria-label={`Verdict on ${label(finding.label)}`}>
           {VERDICTS.map(([verdict, text, key]) => (
             <button
@@ -105,7 +105,7 @@ function Proposed({ finding, optional }: { finding: Finding; optional: boolean }
           ))}
         </div>
       )}
-      {mine.value && current && marked?.verdict === "changed" && <Change finding={finding} />}
+      {marking.value && current && marked?.verdict === "changed" && <Change finding={finding} />}
     </li>
   );
 }
@@ -169,31 +169,33 @@ function Added({ addition, number }: { addition: DraftAddition; number: number }
           added {number} · {count(addition.boxes.length, "slice")}
         </span>
       </button>
-      <div class="change">
-        <label>
-          Label
-          <input
-            list="labels"
-            maxLength={MOST_LABEL}
-            value={addition.label}
-            onInput={(event) => set({ label: event.currentTarget.value })}
-          />
-        </label>
-        <div class="pair">
-          <button
-            type="button"
-            onClick={() => {
-              select({ kind: "addition", id: addition.key }, { jump: false });
-              draw({ kind: "addition", id: addition.key });
-            }}
-          >
-            Box on this slice <kbd>E</kbd>
-          </button>
-          <button type="button" onClick={() => removeAddition(addition.key)}>
-            Remove
-          </button>
+      {marking.value && (
+        <div class="change">
+          <label>
+            Label
+            <input
+              list="labels"
+              maxLength={MOST_LABEL}
+              value={addition.label}
+              onInput={(event) => set({ label: event.currentTarget.value })}
+            />
+          </label>
+          <div class="pair">
+            <button
+              type="button"
+              onClick={() => {
+                select({ kind: "addition", id: addition.key }, { jump: false });
+                draw({ kind: "addition", id: addition.key });
+              }}
+            >
+              Box on this slice <kbd>E</kbd>
+            </button>
+            <button type="button" onClick={() => removeAddition(addition.key)}>
+              Remove
+            </button>
+          </div>
         </div>
-      </div>
+      )}
     </li>
   );
 }

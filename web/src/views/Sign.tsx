@@ -23,7 +23,7 @@ export function Sign() {
         signOpen.value = false;
       }}
     >
-      <h2 id="sign-title">Sign off as {verdictOf(draft.value)}?</h2>
+      <h2 id="sign-title">{draft.value.reason === null ? "Sign off" : "Sign the correction"} as {verdictOf(draft.value)}?</h2>
       <p>{sentence(item.value?.summary ?? "")}</p>
       <ul class="sum">
         <li>{count(of("confirmed"), "finding")} accepted</li>
@@ -32,7 +32,12 @@ export function Sign() {
         <li>{draft.value.additions.length} added</li>
       </ul>
       {draft.value.comment && <p class="said">{draft.value.comment}</p>}
-      <p class="dim">A decision is final. A correction later is an entry of its own.</p>
+      {draft.value.reason && <p class="said">{draft.value.reason}</p>}
+      <p class="dim">
+        {draft.value.reason === null
+          ? "A decision is final. A correction later is an entry of its own."
+          : "What was signed before stays; this is a new entry beside it."}
+      </p>
       <div class="pair">
         <button type="button" class="primary" disabled={busy.value} onClick={() => void sign()}>
           Sign <kbd>Enter</kbd>

@@ -1,14 +1,13 @@
 import { boxesOf } from "../draft";
 import type { PlacedBox, Verdict } from "../records";
 import {
-  draft,
   loaded,
   place,
   review,
   seriesUid,
   slices,
-  storedVerdict,
   type Target,
+  told,
   view,
   viewer,
   wholeSeries,
@@ -122,13 +121,13 @@ function allRuns(): Omit<Run, "track">[] {
   const found: Omit<Run, "track">[] = [];
   for (const finding of review.value?.findings ?? []) {
     if (finding.series_instance_uid !== seriesUid.value) continue;
-    const decided = draft.value.findings[finding.id] ?? storedVerdict(finding.id);
-    for (const [from, to] of together(indices(boxesOf(draft.value, finding)))) {
+    const decided = told.value.findings[finding.id];
+    for (const [from, to] of together(indices(boxesOf(told.value, finding)))) {
       const target = { kind: "finding" as const, id: finding.id };
       found.push({ from, to, target, look: decided?.verdict ?? "proposed" });
     }
   }
-  for (const one of draft.value.additions) {
+  for (const one of told.value.additions) {
     for (const [from, to] of together(indices(one.boxes))) {
       found.push({ from, to, target: { kind: "addition", id: one.key }, look: "added" });
     }

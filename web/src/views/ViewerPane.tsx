@@ -12,7 +12,7 @@ import {
   editing,
   imageTrouble,
   loaded,
-  mine,
+  marking,
   openId,
   patient,
   review,
@@ -197,7 +197,7 @@ function Toolbar() {
         type="button"
         class="quiet draw"
         title="Draw a missed finding (D)"
-        disabled={!mine.value || !slice.value}
+        disabled={!marking.value || !slice.value}
         onClick={() => draw(null)}
       >
         Draw
