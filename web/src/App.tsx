@@ -11,10 +11,12 @@ export function App() {
   return (
     <div class="page">
       {me.value?.development && (
-        <p class="development" role="note">
-          Development mode: nobody signs in, you act as <strong>{me.value.name}</strong>. Not for
-          patients' data.
-        </p>
+        <section class="development" aria-label="Development mode">
+          <p role="note">
+            Development mode: nobody signs in, you act as <strong>{me.value.name}</strong>. Not for
+            patients' data.
+          </p>
+        </section>
       )}
       <TopBar />
       {shut.value ? (
@@ -38,13 +40,13 @@ export function App() {
 function TopBar() {
   return (
     <header class="top">
-      <p class="brand">
+      <h1 class="brand">
         <svg viewBox="0 0 32 32" aria-hidden="true">
           <circle cx="16" cy="16" r="11" />
           <rect x="15" y="8" width="10" height="9" />
         </svg>
         Slicewatch
-      </p>
+      </h1>
       <p class="device">Not a medical device; for research and evaluation</p>
       <Connection />
       {me.value && (
