@@ -76,7 +76,12 @@ def _head(
     ]
     if len(entries) < lines:
         rows.append(("Attention", f"{lines - len(entries)} entries cannot be read"))
-    return [_text("Evidence of a study", "Title"), _text(DISCLAIMER), _gap(), _table(rows, (120, 373))]
+    return [
+        _text("Evidence of a study", "Title"),
+        _text(DISCLAIMER),
+        _gap(),
+        _table(rows, (120, 373)),
+    ]
 
 
 def _review(review: Review | None) -> list[Any]:
