@@ -155,6 +155,23 @@ def _overrides(pairs: list[str]) -> dict[str, Any]:
     return values
 
 
+def _add_average(commands: Subparsers) -> None:
+    parser = commands.add_parser(
+        "average", help="the mean of checkpoints of one detector's stages, as one checkpoint"
+    )
+    parser.add_argument("checkpoints", type=Path, nargs="+")
+    parser.add_argument("--out", type=Path, required=True, help="checkpoint to write")
+    parser.set_defaults(run=_run_average)
+
+
+def _run_average(options: argparse.Namespace) -> int:
+    from training.average import average
+
+    average(options.checkpoints, options.out)
+    print(f"weights: {options.out}")
+    return 0
+
+
 def _add_evaluate(commands: Subparsers) -> None:
     from training.evaluate import DEFAULT_POLICY
 
@@ -296,6 +313,7 @@ COMMANDS: tuple[Callable[[Subparsers], None], ...] = (
     _add_prepare,
     _add_fetch,
     _add_train,
+    _add_average,
     _add_evaluate,
     _add_export,
     _add_all,
