@@ -21,7 +21,7 @@ from edge.look_summary import summary_writer
 from edge.pseudonyms import Pseudonyms
 from edge.receiver import Receiver
 from edge.snapshot import Snapshot
-from edge.spool import Spool
+from edge.spool import DiskFull, Spool
 from edge.statement import site_screening
 from edge.status_server import StatusServer
 from edge.study_watch import StudyWatch
@@ -114,7 +114,7 @@ class Agent:
         snapshot = Snapshot(
             spool, journal, intake, self._uploader, self._watch, self.receiver, deidentifier
         )
-        self.status = StatusServer(config.status, snapshot, self.healthy)
+        self.status = StatusServer(config.status, snapshot, self.unfit)
 
     def start(self) -> None:
         """Begin to receive and to send."""
@@ -185,6 +185,14 @@ class Agent:
         if not all(folder.alive() for folder in self._folders):
             return "a folder watch has ended"
         return ""
+
+    def unfit(self) -> str:
+        """Why it cannot take objects; empty when it can. A cloud that is away is no such reason."""
+        try:
+            self._intake.check_space()
+        except DiskFull as full:
+            return f"the disk is nearly full: {full}"
+        return self.healthy()
 
     def _recover(self, first_state: State, journal_is_new: bool) -> None:
         """After a start: bring files and journal together, and offer again what is in doubt."""

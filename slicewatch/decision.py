@@ -126,7 +126,7 @@ def read(
     """A decision of a request's body.
 
     Without a ``verdict`` the findings say it: all confirmed, all rejected and nothing added, or
-    else changed.
+    else changed. One that contradicts them is refused.
 
     Args:
         finding_ids: of the review that is decided on.
@@ -143,6 +143,7 @@ def read(
     additions = tuple(_additions(body.get("additions"), boxes))
     given = body.get("verdict")
     verdict = _overall(findings, additions) if given is None else _verdict(given, "verdict")
+    _check_agreement(verdict, findings, additions)
     decision = Decision(verdict, findings, additions, comment)
     size = len(json.dumps(decision.to_json()))
     if size > MAX_STORED:
@@ -167,6 +168,21 @@ def _overall(findings: Mapping[str, FindingDecision], additions: tuple[Addition,
     if len(said) == 1 and not additions:
         return said.pop()
     return Verdict.CHANGED
+
+
+def _check_agreement(
+    verdict: Verdict, findings: Mapping[str, FindingDecision], additions: tuple[Addition, ...]
+) -> None:
+    """Rejecting all that was judged confirms no flag, and a finding that is left rejects none."""
+    said = {one.verdict for one in findings.values()}
+    nothing_left = said == {Verdict.REJECTED} and not additions
+    something_left = Verdict.CONFIRMED in said or bool(additions)
+    if (verdict is Verdict.CONFIRMED and nothing_left) or (
+        verdict is Verdict.REJECTED and something_left
+    ):
+        raise BadDecision(
+            "bad-decision", f"`verdict` is {verdict}, which contradicts `findings` or `additions`"
+        )
 
 
 def _findings(

@@ -75,7 +75,7 @@ def _head(
         ("Hash of the last entry", entries[-1].hash if entries else "no entry can be read"),
     ]
     if len(entries) < lines:
-        rows.append(("Attention", f"{lines - len(entries)} entries cannot be read"))
+        rows.append(("Attention", f"entries that cannot be read: {lines - len(entries)}"))
     return [
         _text("Evidence of a study", "Title"),
         _text(DISCLAIMER),

@@ -109,7 +109,7 @@ class RunningAgent:
         try:
             with socket.create_connection(("127.0.0.1", self.port), 1):
                 pass
-            return bool(self.get("health"))
+            return bool(self.get("status"))
         except OSError:
             return False
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import struct
 import subprocess
 import time
+import urllib.error
 from pathlib import Path
 
 import pytest
@@ -230,6 +232,10 @@ def test_a_nearly_full_disk_refuses_associations_before_anything_is_lost(
         assert code != 0
         assert "Temporary Congestion" in said
         assert agent.get("status")["refused_arrivals"] == {"disk nearly full": 1}
+        with pytest.raises(urllib.error.HTTPError) as unfit:
+            agent.get("health")
+        assert unfit.value.code == 503
+        assert "the disk is nearly full" in json.load(unfit.value)["cause"]
 
 
 def test_a_disk_that_fills_during_an_association_answers_out_of_resources_and_keeps_the_rest(

@@ -79,6 +79,29 @@ def test_a_study_that_is_superseded_while_open_says_so_and_leads_to_the_newer_re
     expect(reader.page.locator("#comment")).to_have_value("kept for the newer review")
 
 
+def test_what_is_typed_on_into_a_comment_that_a_newer_review_took_away_does_nothing(
+    app: RunningApp, item: Item, seed: int, open_reader: OpenReader
+) -> None:
+    reader = open_reader(app)
+    reader.open(item.id)
+    reader.press("t")
+    expect(reader.button("Release")).to_be_visible()
+    reader.press("m")
+    more = studies.study_bytes(12, seed=seed, lesion=(3, 4, 5))
+    app.send(item.study, dict(list(more.items())[8:]))
+    banner = reader.page.get_by_role("alert").filter(has_text="A newer review replaced this one")
+    typed = 0
+    while not banner.is_visible():
+        reader.page.keyboard.type("w")
+        typed += 1
+        assert typed < 300, "no newer review came"
+        reader.page.wait_for_timeout(100)
+    reader.page.keyboard.type("xtar")  # next study, claim, accept, reject
+    expect(banner).to_be_visible()
+    reader.page.wait_for_timeout(500)
+    assert [one.state for one in app.worklist(item.study)] == ["superseded", "open"]
+
+
 def test_html_in_any_text_is_shown_as_text(
     app: RunningApp, seed: int, open_reader: OpenReader
 ) -> None:

@@ -139,12 +139,32 @@ export function listen(): void {
   document.addEventListener("keydown", pressed);
 }
 
+/** The field that was written in last, and when. */
+let writing: { field: Element; at: number } | null = null;
+const PAUSE_MS = 1500;
+
+/**
+ * Whether a letter was meant for a field that is gone: a newer review takes the comment away while
+ * somebody writes it, and what they go on typing must not claim or judge anything.
+ */
+function meantForField(event: KeyboardEvent): boolean {
+  if (!writing || writing.field.isConnected || event.key.length !== 1) return false;
+  if (event.timeStamp - writing.at > PAUSE_MS) return false;
+  writing.at = event.timeStamp;
+  return true;
+}
+
 function pressed(event: KeyboardEvent): void {
   if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
   const key = event.key.toLowerCase();
   if (helpOpen.value || signOpen.value) return;
   if (event.target instanceof Element && event.target.closest(OWN)) {
+    writing = { field: event.target, at: event.timeStamp };
     if (key === "escape") focusOn("#viewport");
+    return;
+  }
+  if (meantForField(event)) {
+    event.preventDefault();
     return;
   }
   if (editing.value && moveBox(event, key)) {
