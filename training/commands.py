@@ -114,13 +114,7 @@ def _add_train(commands: Subparsers) -> None:
     parser.add_argument("--start-from", type=Path, help="checkpoint to start from")
     parser.add_argument("--device", default="cpu", help="cpu, or a CUDA device such as 0")
     parser.add_argument("--threads", type=int, help="of torch on the CPU")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="Ultralytics argument that wins over the recipe, such as epochs=3",
-    )
+    _add_set(parser)
     parser.set_defaults(run=_run_train)
 
 
@@ -273,6 +267,7 @@ def _add_all(commands: Subparsers) -> None:
     parser.add_argument("--version", default="0.1.0")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int)
+    _add_set(parser)
     parser.set_defaults(run=_run_all)
 
 
@@ -296,6 +291,7 @@ def _run_all(options: argparse.Namespace) -> int:
             resume=(run / "weights" / "last.pt").is_file(),
             device=options.device,
             threads=options.threads,
+            overrides=_overrides(options.set),
         )
         toml = _export(domain, weights, data, options.out, options.version)
         evaluation = evaluate(toml, data)
@@ -303,6 +299,16 @@ def _run_all(options: argparse.Namespace) -> int:
         write_json(evaluation, RUNS / "evaluation" / f"{name}.json")
         plot(evaluation, RUNS / "evaluation")
     return 0
+
+
+def _add_set(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="Ultralytics argument that wins over the recipe, such as epochs=3",
+    )
 
 
 def _add_domain(parser: argparse.ArgumentParser) -> None:
