@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -70,9 +69,3 @@ def open_reader(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Op
         reader.screenshot(ARTEFACTS / f"{test}-{number}.png")
         reader.close()
     assert [line for reader in readers for line in reader.complaints] == []
-
-
-@pytest.fixture(scope="session", autouse=True)
-def fresh_artefacts() -> None:
-    if ARTEFACTS.exists():
-        shutil.rmtree(ARTEFACTS, ignore_errors=True)
