@@ -58,7 +58,7 @@ class Stack:
         self.azurite = azurite or Azurite(folder)
         self._owns_azurite = azurite is None
         self._port = port or _free_port()
-        self._settings = {**LAPTOP, **(settings or {})}
+        self._settings = dict(settings or {})
         self._log = log
         self.host: subprocess.Popen[bytes] | None = None
         self.url = f"http://127.0.0.1:{self._port}"
@@ -70,7 +70,8 @@ class Stack:
             StackError: it ended, or did not serve in time.
         """
         environment = {
-            **os.environ,
+            **LAPTOP,
+            **os.environ,  # who sets one of these knows why
             **self._settings,
             "AzureWebJobsStorage": self.azurite.connection_string,
         }

@@ -238,6 +238,8 @@ def _read_store(content: bytes) -> Answer:
                 for_now.add(uid)
     except (ValueError, TypeError, ArithmeticError, AttributeError, LookupError, RecursionError):
         return unreadable
+    if not stored and not failed:
+        return unreadable  # it says nothing of what was sent; a proxy's page, perhaps
     return Answer(Verdict.READ, stored=stored, failed=failed, failing_for_now=frozenset(for_now))
 
 
