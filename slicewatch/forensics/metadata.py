@@ -30,12 +30,12 @@ APART = timedelta(hours=12)
 
 def _mixed_equipment(study: Study) -> Iterator[Evidence]:
     for frames in study.series.values():
-        yield from _odd(frames, EQUIPMENT, "name another scanner or software than the rest")
+        yield from _odd(frames, EQUIPMENT, "another scanner or software than the rest")
 
 
 def _mixed_settings(study: Study) -> Iterator[Evidence]:
     for frames in study.series.values():
-        yield from _odd(frames, SETTINGS, "were acquired with other settings than the rest")
+        yield from _odd(frames, SETTINGS, "other settings of the acquisition than the rest")
 
 
 def _odd(frames: Iterable[SliceResult], keywords: Iterable[str], what: str) -> Iterator[Evidence]:
@@ -48,7 +48,7 @@ def _odd(frames: Iterable[SliceResult], keywords: Iterable[str], what: str) -> I
     if keys:
         concerned = list({id(one): one for odd in keys.values() for one in odd}.values())
         yield Evidence(
-            f"{objects(concerned)} {what} of the series ({', '.join(keys)} differ).", concerned
+            f"{objects(concerned)} with {what} of the series ({', '.join(keys)}).", concerned
         )
 
 
