@@ -282,7 +282,8 @@ def test_backoff_doubles_up_to_its_bound_with_jitter_and_ends_with_a_success() -
 @pytest.mark.parametrize(
     "body",
     [
-        *(b"", b"{", b"{}", b"[]", b'{"00081199": 3}', b'{"00081199": {"Value": [{}]}}', b"\xff\xfe"),
+        *(b"", b"{", b"{}", b"[]", b"\xff\xfe"),
+        *(b'{"00081199": 3}', b'{"00081199": {"Value": [{}]}}'),
         b'{"00081198": {"Value": [{"00081155": {"Value": ["1.2"]}, "00081197": {"Value": [1e999]}}'
         b"]}}",
     ],
