@@ -137,9 +137,10 @@ const OWN = "input, textarea, select, dialog";
 
 export function listen(): void {
   document.addEventListener("keydown", pressed);
+  document.addEventListener("pointerdown", () => (writing = null));
 }
 
-/** The field that was written in last, and when. */
+/** The field in which a character was typed last, and when. */
 let writing: { field: Element; at: number } | null = null;
 const PAUSE_MS = 1500;
 
@@ -159,7 +160,8 @@ function pressed(event: KeyboardEvent): void {
   const key = event.key.toLowerCase();
   if (helpOpen.value || signOpen.value) return;
   if (event.target instanceof Element && event.target.closest(OWN)) {
-    writing = { field: event.target, at: event.timeStamp };
+    // Enter and Escape end the writing: what closes the field then is the reader's own doing.
+    writing = event.key.length === 1 ? { field: event.target, at: event.timeStamp } : null;
     if (key === "escape") focusOn("#viewport");
     return;
   }
