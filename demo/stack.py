@@ -25,8 +25,6 @@ LAPTOP = {
     # One worker process with the models warm; batches of one study still overlap in its threads.
     "FUNCTIONS_WORKER_PROCESS_COUNT": "1",
     "PYTHON_THREADPOOL_THREAD_COUNT": "8",
-    # A core a call and as many calls as cores do more than calls that share the cores.
-    "SLICEWATCH_ONNX_THREADS": "1",
     "SLICEWATCH_SWEEP_SCHEDULE": "*/30 * * * * *",
     # Nobody signs in on a laptop. A request may name somebody else: see docs/identity.md.
     "SLICEWATCH_DEVELOPMENT_IDENTITY": (
