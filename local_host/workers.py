@@ -39,6 +39,8 @@ class WorkerProcess:
         self._reader = reader
         self._writer = writer
         self.waiting: dict[str, asyncio.Future[Outcome]] = {}
+        #: It takes nothing more: a call learns of the death before the process' keeper does.
+        self.lost = False
 
     @property
     def pid(self) -> int:
@@ -75,6 +77,7 @@ class WorkerProcess:
             await self._writer.drain()
             return await future
         except ConnectionError:
+            self.lost = True
             raise WorkerLostError(f"worker process {self.pid} ended") from None
         finally:
             self.waiting.pop(invocation.id, None)
@@ -88,6 +91,7 @@ class WorkerProcess:
                 if future is not None and not future.done():
                     future.set_result(outcome)
         except (asyncio.IncompleteReadError, ConnectionError):
+            self.lost = True
             for future in self.waiting.values():
                 if not future.done():
                     future.set_exception(WorkerLostError(f"worker process {self.pid} ended"))
@@ -148,10 +152,10 @@ class WorkerPool:
                 thread cannot be stopped otherwise, was ended.
         """
         async with self._changed:
-            await self._changed.wait_for(lambda: bool(self._workers) or self._stopping)
-        if not self._workers:
+            await self._changed.wait_for(lambda: bool(self._alive()) or self._stopping)
+        if not (alive := self._alive()):
             raise WorkerLostError("the host is stopping")
-        worker = min(self._workers, key=lambda one: len(one.waiting))
+        worker = min(alive, key=lambda one: len(one.waiting))
         if timeout is None:
             return await worker.run(invocation)
         try:
@@ -178,6 +182,9 @@ class WorkerPool:
         for keeper in self._keepers:
             keeper.cancel()
         await asyncio.gather(*self._keepers, return_exceptions=True)
+
+    def _alive(self) -> list[WorkerProcess]:
+        return [worker for worker in self._workers if not worker.lost]
 
     async def _add(self, worker: WorkerProcess) -> None:
         async with self._changed:

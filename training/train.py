@@ -69,12 +69,10 @@ def train(
 
 
 def _trainer(device: str, threads: int | None) -> Any:
+    from training.trainer import CpuTrainer, SliceTrainer
+
     if device != "cpu":
-        from ultralytics.models.yolo.detect import DetectionTrainer
-
-        return DetectionTrainer
-    from training.trainer import CpuTrainer
-
+        return SliceTrainer
     CpuTrainer.threads = threads
     return CpuTrainer
 

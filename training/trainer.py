@@ -1,4 +1,7 @@
-"""Ultralytics' detection trainer, fitted to a CPU: bfloat16 forward pass, validation now and then.
+"""Ultralytics' detection trainer, fitted to slices and to a CPU.
+
+For slices: their appearance changes (`training.appearance`). For a CPU: bfloat16 forward pass,
+validation now and then.
 
 Ultralytics' ``amp`` flag is for CUDA alone. On a CPU with AVX-512 or AMX bfloat16 units the same
 mixed precision nearly halves a step, as long as the loss stays in float32.
@@ -13,6 +16,8 @@ from typing import Any
 import torch
 from ultralytics.engine import trainer as engine
 from ultralytics.models.yolo.detect import DetectionTrainer
+
+from training.appearance import change_appearance
 
 
 class Float32Criterion:
@@ -53,8 +58,29 @@ def _cpu_autocast() -> Iterator[None]:
         engine.autocast = original
 
 
-class CpuTrainer(DetectionTrainer):  # type: ignore[misc]
-    """Detection trainer with bfloat16 autocast on the CPU.
+class SliceTrainer(DetectionTrainer):  # type: ignore[misc]
+    """Detection trainer that shows each slice as other scanners might have made it.
+
+    Attributes:
+        appearance: whether it does.
+    """
+
+    appearance = True
+    _generator: torch.Generator | None = None
+
+    def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Ultralytics' own step (pictures to [0, 1]), then other gray values."""
+        batch = super().preprocess_batch(batch)
+        if self.appearance:
+            if self._generator is None:
+                # A resumed run draws other numbers than the epochs before it, not the same again.
+                self._generator = torch.Generator().manual_seed(self.args.seed + self.start_epoch)
+            batch["img"] = change_appearance(batch["img"], self._generator)
+        return batch
+
+
+class CpuTrainer(SliceTrainer):
+    """Slice trainer with bfloat16 autocast on the CPU.
 
     Attributes:
         validate_every: validate each that many epochs, and always after the last one.

@@ -1,5 +1,6 @@
 """A worker process that dies takes nothing with it."""
 
+import asyncio
 import concurrent.futures
 import os
 import signal
@@ -8,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from local_host.channel import Hello, HttpCall, Invocation, Outcome, Payload, Value
+from local_host.errors import WorkerLostError
+from local_host.workers import WorkerPool
 from tests.azurite import Azurite
 from tests.local_host.running_host import RunningHost, running_host, wait_for
 
@@ -93,6 +97,35 @@ def test_a_safe_request_is_repeated_and_another_answers_502(
     response = host.http.post("/api/crash-once", params={"mark": str(tmp_path / "post")})
     assert response.status_code == 502
     assert "'crash_once' ended before it answered" in response.text
+
+
+def test_a_dead_worker_is_asked_once_however_late_its_end_is_noticed(tmp_path: Path) -> None:
+    app = "import azure.functions as func\napp = func.FunctionApp()\n"
+    door = "@app.route(route='pid')\ndef pid(req: func.HttpRequest) -> str:\n    return 'served'\n"
+    (tmp_path / "function_app.py").write_text(app + door, "utf-8")
+    hello = Hello(str(tmp_path), "function_app.py", "WARNING", 1, "", str(tmp_path), None)
+    request = Value("http", HttpCall("GET", "http://localhost/api/pid", {}, {}, {}, Payload()))
+
+    def call(name: str) -> Invocation:
+        return Invocation(id=name, function="pid", trigger=request)
+
+    async def outcomes() -> tuple[Outcome, Outcome]:
+        pool = WorkerPool(hello, 1, os.environ)
+        await pool.start()
+        try:
+            before = await pool.run(call("before"))
+            os.kill(pool.pids[0], signal.SIGKILL)
+            # The event loop stands still until it is dead, and has not noticed it then.
+            os.waitid(os.P_PID, pool.pids[0], os.WEXITED | os.WNOWAIT)
+            with pytest.raises(WorkerLostError):
+                await pool.run(call("lost"))
+            return before, await pool.run(call("after"))
+        finally:
+            await pool.stop()
+
+    before, after = asyncio.run(outcomes())
+    assert before.failure is None
+    assert after.failure is None
 
 
 def test_a_function_that_takes_too_long_is_ended_with_its_worker(
