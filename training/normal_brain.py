@@ -108,4 +108,5 @@ def _with_head(brain: NDArray[np.float32], rng: np.random.Generator) -> NDArray[
 def _shading(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float64]:
     rows, columns = np.meshgrid(*(np.linspace(-1, 1, size) for size in shape), indexing="ij")
     slope, bow = rng.uniform(-0.2, 0.2, 2), rng.uniform(-0.2, 0.2, 2)
-    return 1 + slope[0] * rows + slope[1] * columns + bow[0] * rows**2 + bow[1] * columns**2
+    field = 1 + slope[0] * rows + slope[1] * columns + bow[0] * rows**2 + bow[1] * columns**2
+    return np.asarray(field, np.float64)
