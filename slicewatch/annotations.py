@@ -160,6 +160,8 @@ def yolo_boxes(text: str, classes: Sequence[str], rows: int, columns: int) -> tu
     """
     boxes = []
     for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
         try:
             index, x, y, width, height = (float(word) for word in line.split())
             if index != int(index) or not 0 <= index < len(classes):

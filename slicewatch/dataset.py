@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 TRAIN, VALIDATION = "train", "val"
 UNANNOTATED = "nothing was drawn on its series"
+SPOILT = "what was drawn on its series cannot be used"
 REPEATED = "same instance as"
 _SALT = "slicewatch"
 _ANNOTATION_MODALITIES = frozenset({"RTSTRUCT", "SEG"})

@@ -132,7 +132,7 @@ def check_label(text: str, classes: int) -> str | None:
             label, x, y, width, height = (float(word) for word in line.split())
         except ValueError:
             return f"line {number} is not 'class x y width height'"
-        if label != int(label) or not 0 <= label < classes:
+        if not (label.is_integer() and 0 <= label < classes):
             return f"line {number} has class {label:g}; the data set has 0 to {classes - 1}"
         slack = 1e-3
         inside = (
@@ -150,11 +150,12 @@ def check_label(text: str, classes: int) -> str | None:
 
 def check(entries: Sequence[Entry], classes: Sequence[str]) -> list[Reject]:
     """Problems that would make training or a measured quality mislead, by file and reason."""
-    return [
-        *_patients_in_two_splits(entries),
-        *_duplicates_across_splits(entries),
-        *_empty_classes(entries, classes),
-    ]
+    return [*check_splits(entries), *_empty_classes(entries, classes)]
+
+
+def check_splits(entries: Sequence[Entry]) -> list[Reject]:
+    """Patients and pictures that are in two splits: then one split says nothing of the other."""
+    return [*_patients_in_two_splits(entries), *_duplicates_across_splits(entries)]
 
 
 def _patients_in_two_splits(entries: Sequence[Entry]) -> Iterable[Reject]:

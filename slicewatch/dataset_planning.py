@@ -17,6 +17,7 @@ import numpy as np
 from slicewatch.annotations import Annotated, BadAnnotation, Region, place, regions_of
 from slicewatch.dataset import (
     REPEATED,
+    SPOILT,
     UNANNOTATED,
     Inspected,
     InspectedFrame,
@@ -84,12 +85,14 @@ def plan(
         key: list(items) for key, items in (drawn or {}).items()
     }
     annotated: set[str] = set()
+    spoilt: set[str] = set()
     for drawing in drawings:
         try:
             regions = regions_of(annotations[drawing.source])
             annotated |= _place(drawing, regions, images, labels, boxes, notes)
         except BadAnnotation as error:
             notes.rejects.append(Reject(drawing.source, str(error)))
+            spoilt |= _series_of(drawing, images)
     planned: list[PlannedImage] = []
     for uid, members in images.items():
         if uid in annotated:
@@ -101,7 +104,8 @@ def plan(
         for order, member in _by_position(known):
             frames = [f for f in member.frames if (member.sop_instance_uid, f.number) in boxes]
             planned.append(_planned(member, frames, order, boxes))
-        notes.rejects += [Reject(m.source, UNANNOTATED) for m in members if m not in known]
+        reason = SPOILT if uid in spoilt else UNANNOTATED
+        notes.rejects += [Reject(m.source, reason) for m in members if m not in known]
     return Plan(tuple(planned), tuple(notes.rejects), tuple(notes.remarks))
 
 
@@ -125,16 +129,15 @@ def _place(
     notes: _Notes,
 ) -> set[str]:
     """Add a drawing's boxes to `boxes`; returns the series it was drawn on."""
-    wanted = [region for region in regions if labels.label(region.name) and region.outlines]
+    known = [region for region in regions if labels.label(region.name)]
+    wanted = [region for region in known if region.outlines]
     if not wanted:
-        names = ", ".join(sorted({region.name for region in regions})) or "none"
-        raise BadAnnotation(f"no structure is of a known class; structures: {names}")
-    series = [uid for uid in drawing.referenced_series if uid in images] or [
-        uid
-        for uid, members in images.items()
-        if not drawing.referenced_series
-        and members[0].study_instance_uid == drawing.study_instance_uid
-    ]
+        names = ", ".join(sorted({region.name for region in known or regions})) or "none"
+        fault = (
+            "nothing is outlined of a known class" if known else "no structure is of a known class"
+        )
+        raise BadAnnotation(f"{fault}; structures: {names}")
+    series = _series_of(drawing, images)
     if not series:
         raise BadAnnotation("the series it was drawn on is not here")
     for uid in series:
@@ -146,7 +149,18 @@ def _place(
         for (member, frame), found in zip(frames, placed, strict=True):
             key = member.sop_instance_uid, frame.number
             boxes.setdefault(key, []).extend(_labelled(found, labels))
-    return set(series)
+    return series
+
+
+def _series_of(drawing: Inspected, images: Mapping[str, list[Inspected]]) -> set[str]:
+    """The series here that it was drawn on; those of its study where it references none."""
+    if drawing.referenced_series:
+        return {uid for uid in drawing.referenced_series if uid in images}
+    return {
+        uid
+        for uid, members in images.items()
+        if members[0].study_instance_uid == drawing.study_instance_uid
+    }
 
 
 def _labelled(found: Iterable[Annotated], labels: LabelMap) -> Iterator[Labelled]:

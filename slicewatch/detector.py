@@ -176,7 +176,10 @@ class UltralyticsDetector:
                 " or export the weights to ONNX",
             ) from error
         torch.set_num_threads(threads or os.process_cpu_count() or 1)
-        self._network: Any = YOLO(str(model.weights), task="detect")
+        try:
+            self._network: Any = YOLO(str(model.weights), task="detect")
+        except Exception as error:  # its loader has an exception for each kind of damage
+            raise ModelError(model.file, "weights", f"is no checkpoint: {error}") from error
         self._lock = threading.Lock()
         classes = tuple(name for _, name in sorted(self._network.names.items()))
         if classes != model.classes:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from slicewatch.limits import Limits, Rejected
+from slicewatch.limits import DEFAULT_LIMITS, Limits, Rejected
 from slicewatch.record import Record
 from slicewatch.records import DISCLAIMER, Detection, Reason
 from slicewatch.settings import Settings
@@ -99,7 +99,7 @@ def look(data: bytes, registry: Registry, settings: Settings, *, model: str | No
     limits = Limits.of(settings)
     if data.startswith((_JPEG, _PNG)):
         choice = _named(registry, model or settings.detect_model)
-        frames: Iterator[NDArray[np.uint8]] = iter([_photograph(data, choice.intensity, limits)])
+        frames: Iterator[NDArray[np.uint8]] = iter([photograph(data, choice.intensity, limits)])
     else:
         choice, frames = _dicom(data, registry, model, limits)
     detector = detector_for(choice.model, threads=settings.onnx_threads)
@@ -163,8 +163,21 @@ def _dicom(
     return choice, (to_gray(one.values, intensity, one.voi) for one in instance.frames())
 
 
-def _photograph(data: bytes, intensity: str, limits: Limits) -> NDArray[np.uint8]:
-    """A JPEG or PNG file as display gray, upright by its EXIF orientation."""
+def photograph(
+    data: bytes,
+    intensity: str,
+    limits: Limits = DEFAULT_LIMITS,
+    formats: tuple[str, ...] = ("JPEG", "PNG"),
+) -> NDArray[np.uint8]:
+    """A picture file as display gray, upright by its EXIF orientation.
+
+    Args:
+        intensity: preset of the model that is to look at it.
+        formats: as Pillow calls them.
+
+    Raises:
+        Rejected: it does not decode, or is over a bound.
+    """
     import numpy as np
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -173,12 +186,14 @@ def _photograph(data: bytes, intensity: str, limits: Limits) -> NDArray[np.uint8
     if len(data) > limits.max_bytes:
         raise Rejected(Reason.TOO_LARGE, f"{len(data)} bytes")
     try:
-        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as image:
+        with Image.open(io.BytesIO(data), formats=formats) as image:
             if image.width * image.height > limits.max_pixels_per_frame:
                 raise Rejected(Reason.TOO_LARGE, f"{image.height} × {image.width} pixels")
             upright = ImageOps.exif_transpose(image)
-            deep = upright.mode.startswith("I")
+            deep = upright.mode.startswith(("I", "F"))
             values = np.asarray(upright if deep else upright.convert("L"), np.float32)
+    except Image.DecompressionBombError as error:  # Pillow's own bound, met as the file is opened
+        raise Rejected(Reason.TOO_LARGE, "more pixels than any bound allows") from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise Rejected(Reason.DECODE_FAILED, f"{type(error).__name__}") from error
     # Such a file is windowed already, so a window in modality units means nothing for it; the

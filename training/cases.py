@@ -5,6 +5,7 @@ Detection is serving's own: `slicewatch.detector` on the frames in display gray.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,20 +14,25 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from slicewatch import dataset, dataset_planning, dicom, pixels
-from slicewatch.dataset import Inspected, Plan, Reject
-from slicewatch.dataset_checks import Entry, check, check_label, read_manifest
+from slicewatch import dataset, dicom, pixels
+from slicewatch.annotations import yolo_boxes
+from slicewatch.dataset import Reject
+from slicewatch.dataset_checks import Entry, check_label, check_splits, read_manifest
 from slicewatch.dataset_planning import LabelMap
 from slicewatch.detector import Detector
 from slicewatch.limits import Rejected
 from slicewatch.model_registry import Model
 from slicewatch.records import Detection, Geometry, Outcome, SliceResult
+from slicewatch.single_image import photograph
+from training.layout import FORMATS, Picture, class_of_each, is_layout, read_layout
 from training.metrics import Slice
 from training.progress import Progress
-from training.sources import BadSource, read_gray
+from training.sources import BadSource, Findings, plan_folder, read_gray, summary
 
 FLOOR = 0.01
 """Detections below this score are not looked at: they change no figure."""
+
+UNFIT = "the model's [[series]] do not name its series: serving would not screen it with this model"
 
 _BATCH = 16
 
@@ -70,30 +76,47 @@ class _Frame:
 
 
 def load_cases(
-    data: Path, detector: Detector, labels: LabelMap, *, split: str = "val"
-) -> tuple[list[Case], list[Reject]]:
-    """Slices of a data set in YOLO layout, or of a folder with DICOM and RTSTRUCT or SEG.
+    data: Path,
+    detector: Detector,
+    labels: LabelMap,
+    *,
+    split: str = "val",
+    unannotated_free: bool = False,
+) -> tuple[list[Case], Findings]:
+    """Slices of a data set in YOLO layout, or of a folder with DICOM and annotations.
 
     Args:
-        data: a folder with ``images`` and ``labels``, or with DICOM files anywhere below.
+        data: a data set in YOLO layout (see `training.layout`), or a folder with DICOM files and
+            RTSTRUCT, SEG or YOLO label files anywhere below.
         detector: its model's threshold should be `FLOOR`.
-        labels: which outlined structures are of which class, for DICOM.
+        labels: which outlined structures and which names of the data set are of which class.
         split: of a data set in YOLO layout.
+        unannotated_free: see `training.sources.plan_folder`.
 
     Raises:
         BadSource: there is nothing to evaluate, or the data set would mislead.
     """
-    if not data.is_dir():
-        raise BadSource(f"{data} is no folder")
-    rejects: list[Reject] = []
-    if (data / "images").is_dir():
-        frames = _layout_frames(data, detector.model, split, rejects)
+    if not data.exists():
+        raise BadSource(f"{data} does not exist")
+    findings = Findings()
+    if is_layout(data):
+        frames = _layout_frames(data, detector.model, labels, split, findings)
+    elif data.is_dir():
+        frames = _dicom_frames(data, detector.model, labels, findings, unannotated_free)
     else:
-        frames = _dicom_frames(data, detector.model, labels, rejects)
+        raise BadSource(f"{data} is neither a folder nor the YAML file of a data set")
     cases = list(_detected(frames, detector))
     if not cases:
-        raise BadSource(f"{data} gave no slice to evaluate; {len(rejects)} sources were rejected")
-    return cases, rejects
+        raise BadSource(
+            "\n  ".join(
+                (
+                    f"{data} gave no slice to evaluate; "
+                    f"{len(findings.rejects)} sources were rejected",
+                    *summary(findings.rejects),
+                )
+            )
+        )
+    return cases, findings
 
 
 def _detected(frames: Iterator[_Frame], detector: Detector) -> Iterator[Case]:
@@ -121,40 +144,34 @@ def with_detections(case: Case, detections: tuple[Detection, ...]) -> Case:
 
 
 def _dicom_frames(
-    folder: Path, model: Model, labels: LabelMap, rejects: list[Reject]
+    folder: Path, model: Model, labels: LabelMap, findings: Findings, unannotated_free: bool
 ) -> Iterator[_Frame]:
-    objects: list[Inspected | Reject] = []
-    annotations: dict[str, bytes] = {}
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    for path in Progress(files, "reading"):
-        source = path.relative_to(folder).as_posix()
-        data = path.read_bytes()
-        found = dataset.inspect(source, data)
-        objects.append(found)
-        if isinstance(found, Inspected) and found.is_annotation:
-            annotations[source] = data
-    plan: Plan = dataset_planning.plan(objects, annotations, labels)
-    rejects += plan.rejects
+    plan = plan_folder(folder, model.classes, labels, findings, unannotated_free=unannotated_free)
     for image in Progress(plan.images, "detecting"):
-        data = (folder / image.source).read_bytes()
         unfit = [b.label for f in image.frames for b in f.boxes if b.label not in model.classes]
         if unfit:
-            rejects.append(Reject(image.source, f"the model has no class {unfit[0]}"))
+            findings.drop(image.source, f"the model has no class {unfit[0]}")
             continue
         try:
-            yield from _frames_of(data, image, model)
-        except Rejected as error:
-            rejects.append(Reject(image.source, str(error)))
+            yield from _frames_of((folder / image.source).read_bytes(), image, model, findings)
+        except (Rejected, OSError) as error:
+            findings.drop(image.source, str(error))
 
 
-def _frames_of(data: bytes, image: dataset.PlannedImage, model: Model) -> Iterator[_Frame]:
+def _frames_of(
+    data: bytes, image: dataset.PlannedImage, model: Model, findings: Findings
+) -> Iterator[_Frame]:
     instance = dicom.read(data)
     header = instance.header
     fitting = (block for block in model.series if block.fits(header.attributes))
     block = next(fitting, None)
+    if block is None:
+        findings.remarks.append(Reject(image.source, UNFIT))
     intensity = block.intensity if block else model.intensity
     planned = {frame.number: frame for frame in image.frames}
     for frame in instance.frames():
+        if frame.number not in planned:
+            continue
         gray = pixels.to_gray(frame.values, intensity, frame.voi)
         result = SliceResult(
             blob=image.source,
@@ -182,45 +199,72 @@ def _frames_of(data: bytes, image: dataset.PlannedImage, model: Model) -> Iterat
 
 
 def _layout_frames(
-    folder: Path, model: Model, split: str, rejects: list[Reject]
+    data: Path, model: Model, labels: LabelMap, split: str, findings: Findings
 ) -> Iterator[_Frame]:
-    manifest = folder / "manifest.csv"
-    entries = read_manifest(manifest.read_text("utf-8")) if manifest.is_file() else []
-    problems = check(entries, model.classes) if entries else []
-    if problems:
-        listed = "; ".join(f"{p.source}: {p.reason}" for p in problems[:5])
-        raise BadSource(f"{folder} would mislead: {listed}")
-    known = {entry.name: entry for entry in entries}
-    pictures = sorted((folder / "images" / split).glob("*.*"))
-    if not pictures:
-        raise BadSource(f"{folder / 'images' / split} holds no pictures")
-    for path in Progress(pictures, "detecting"):
-        label = folder / "labels" / split / f"{path.stem}.txt"
+    layout = read_layout(data, split)
+    findings.sources += len(layout.pictures)
+    known = _manifest(layout.root, findings)
+    classes = class_of_each(layout.names or model.classes, model.classes, labels)
+    if not set(classes) & set(model.classes):
+        raise BadSource(
+            f"{data}: the model has none of its classes {', '.join(classes)}, but "
+            f"{', '.join(model.classes)}; say which is which with --label 'NAME=CLASS'"
+        )
+    if not layout.names:
+        unnamed = f"names no classes: {', '.join(model.classes)} is taken as their order"
+        findings.remarks.append(Reject(str(data), unnamed))
+    for picture in Progress(layout.pictures, "detecting"):
+        entry = known.get(picture.path.stem)
         try:
-            yield _layout_frame(path, label, known.get(path.stem), model)
-        except ValueError as error:
-            rejects.append(Reject(path.name, str(error)))
+            yield _layout_frame(layout.root, picture, entry, model, classes)
+        except (ValueError, OSError, Rejected) as error:
+            findings.drop(os.path.relpath(picture.path, layout.root), str(error))
 
 
-def _layout_frame(path: Path, label: Path, entry: Entry | None, model: Model) -> _Frame:
-    gray = read_gray(path)
-    text = label.read_text("utf-8") if label.is_file() else ""
-    fault = check_label(text, len(model.classes))
+def _manifest(root: Path, findings: Findings) -> dict[str, Entry]:
+    """The rows of a manifest that preparation wrote, by example; another's is left alone."""
+    file = root / "manifest.csv"
+    if not file.is_file():
+        return {}
+    try:
+        entries = read_manifest(file.read_text("utf-8"))
+    except ValueError as error:
+        findings.remarks.append(Reject(file.name, f"is not read: {error}"))
+        return {}
+    if problems := check_splits(entries):
+        listed = "; ".join(f"{p.source}: {p.reason}" for p in problems[:5])
+        raise BadSource(f"{root} would mislead: {listed}")
+    return {entry.name: entry for entry in entries}
+
+
+def _layout_frame(
+    root: Path, picture: Picture, entry: Entry | None, model: Model, names: Sequence[str]
+) -> _Frame:
+    path = picture.path
+    # Preparation windowed its pictures already; those of others take the way of single images.
+    gray = (
+        read_gray(path)
+        if entry
+        else photograph(path.read_bytes(), model.intensity, formats=FORMATS)
+    )
+    text = picture.label.read_text("utf-8-sig") if picture.label else ""
+    fault = check_label(text, len(names))
     if fault:
-        raise ValueError(f"{label.name}: {fault}")
+        raise ValueError(f"its label file: {fault}")
     rows, columns = gray.shape
-    patient = entry.patient if entry else _stem_without_number(path.stem)
+    name = os.path.relpath(path, root)
+    patient = entry.patient if entry else picture.group or _stem_without_number(path.stem)
     study = entry.study if entry else patient
     modality = entry.modality if entry else ""
-    order = int(entry.order) if entry and entry.order else 0
-    series = entry.series if entry else path.stem
+    order = int(entry.order) if entry and entry.order.isdigit() else 0
+    series = entry.series if entry else name
     result = SliceResult(
-        blob=path.name,
-        content_sha256=path.stem,
+        blob=name,
+        content_sha256=name,
         outcome=Outcome.SCREENED,
         study_instance_uid=study,
         series_instance_uid=f"{study}/{series}",
-        sop_instance_uid=path.stem,
+        sop_instance_uid=name,
         modality=modality,
         frame=1,
         rows=rows,
@@ -229,23 +273,13 @@ def _layout_frame(path: Path, label: Path, entry: Entry | None, model: Model) ->
         geometry=Geometry(),
         model=model.key,
     )
-    truth = tuple(_truth(text, rows, columns, model.classes))
+    truth = tuple(
+        dataset.Labelled(one.name, one.box) for one in yolo_boxes(text, names, rows, columns)
+    )
+    for one in truth:
+        if one.label not in model.classes:
+            raise ValueError(f"the model has no class {one.label}")
     return _Frame(Case(patient, f"{study}/{modality}", modality, order, truth, result), gray)
-
-
-def _truth(
-    text: str, rows: int, columns: int, classes: Sequence[str]
-) -> Iterator[dataset.Labelled]:
-    for line in text.splitlines():
-        if line.strip():
-            label, x, y, width, height = (float(word) for word in line.split())
-            box = (
-                (x - width / 2) * columns,
-                (y - height / 2) * rows,
-                (x + width / 2) * columns,
-                (y + height / 2) * rows,
-            )
-            yield dataset.Labelled(classes[int(label)], box)
 
 
 def _stem_without_number(stem: str) -> str:

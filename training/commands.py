@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slicewatch.dataset_checks import check_losses
+from slicewatch.dataset_planning import LabelMap
 from training.domains import BRAIN, DOMAINS, SOFT_TISSUE, Domain
 from training.prepare import Prepared, prepare
-from training.sources import BadSource, read_gray
+from training.sources import BadSource, Findings, read_gray, summary
 
 type Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -51,6 +55,7 @@ def _add_prepare(commands: Subparsers) -> None:
     parser.add_argument(
         "--validation-share", type=float, default=0.2, help="share of the patients, by hash"
     )
+    _add_label(parser)
     parser.set_defaults(run=_run_prepare)
 
 
@@ -66,6 +71,7 @@ def _run_prepare(options: argparse.Namespace) -> int:
         generated=options.generated,
         normal=options.normal,
         validation_share=options.validation_share,
+        labels=_labels(options.label, domain.classes),
     )
     return _tell(prepared)
 
@@ -172,8 +178,21 @@ def _add_evaluate(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "evaluate", help="measure a model on slices and studies, with intervals"
     )
-    parser.add_argument("model", type=Path, help="TOML of the model, such as models/brain.toml")
-    parser.add_argument("data", type=Path, help="data set in YOLO layout, or DICOM with RTSTRUCT")
+    parser.add_argument(
+        "model", type=Path, help="TOML of the model, such as models/brain.toml, or .pt beside it"
+    )
+    parser.add_argument(
+        "data",
+        type=Path,
+        help="data set in YOLO layout (folder or YAML file), or a folder of DICOM with RTSTRUCT, "
+        "SEG or YOLO label files anywhere below",
+    )
+    _add_label(parser)
+    parser.add_argument(
+        "--unannotated-free",
+        action="store_true",
+        help="DICOM: studies without any annotation count as free of lesions; else left out",
+    )
     parser.add_argument("--split", default="val", help="of a data set in YOLO layout")
     parser.add_argument("--policy", type=Path, default=DEFAULT_POLICY, help="triage policy (TOML)")
     parser.add_argument("--json", type=Path, help="write the figures here")
@@ -185,6 +204,7 @@ def _add_evaluate(commands: Subparsers) -> None:
 
 def _run_evaluate(options: argparse.Namespace) -> int:
     from training.evaluate import evaluate, plot, table, write_json
+    from training.export import load_model
 
     evaluation = evaluate(
         options.model,
@@ -193,14 +213,51 @@ def _run_evaluate(options: argparse.Namespace) -> int:
         policy=options.policy,
         rounds=options.rounds,
         threads=options.threads,
+        labels=LabelMap(_labels(options.label, load_model(options.model).classes)),
+        unannotated_free=options.unannotated_free,
     )
     print(table(evaluation))
     print(f"suggested threshold {evaluation.suggested_threshold:.3f} ({evaluation.rule})")
+    code = _tell_losses(evaluation.findings)
     if options.json:
         write_json(evaluation, options.json)
     if options.plots:
         plot(evaluation, options.plots)
-    return 0
+    return code
+
+
+def _tell_losses(findings: Findings) -> int:
+    """Say what was left out of the figures, and whether that makes them mislead."""
+    for title, notes in (("left out", findings.rejects), ("note", findings.remarks)):
+        for line in summary(notes):
+            print(f"{title}: {line}", file=sys.stderr)
+    problems = check_losses(findings.rejects, findings.sources)
+    for problem in problems:
+        print(f"misleading: {problem.source}: {problem.reason}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def _add_label(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--label",
+        action="append",
+        default=[],
+        metavar="NAME=CLASS",
+        help="structures of that name (* and ? for any text, letter case aside) are of that "
+        "class; may be repeated, the first that fits counts, before the usual names",
+    )
+
+
+def _labels(pairs: list[str], classes: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    rules = []
+    for pair in pairs:
+        glob, found, label = pair.rpartition("=")
+        if not found or not glob:
+            raise BadSource(f"--label {pair}: expected NAME=CLASS")
+        if label not in classes:
+            raise BadSource(f"--label {pair}: the classes are {', '.join(classes)}")
+        rules.append((fnmatch.translate(glob), label))
+    return tuple(rules)
 
 
 def _add_export(commands: Subparsers) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from slicewatch.dataset_description import Description
+from slicewatch.dataset_planning import LabelMap
 from slicewatch.detector import Detector, OnnxDetector, UltralyticsDetector
 from slicewatch.model_registry import Model
 from slicewatch.triage import Policy, load_policy
@@ -16,7 +18,7 @@ from training.cases import FLOOR, Case, load_cases
 from training.domains import DOMAINS
 from training.export import load_model
 from training.metrics import Interval
-from training.sources import BadSource
+from training.sources import Findings
 from training.studies import THRESHOLDS, Flags, choose_threshold, flags_at
 
 DEFAULT_POLICY = Path(__file__).parent.parent / "slicewatch" / "policies" / "default.toml"
@@ -35,6 +37,7 @@ class Evaluation:
     curve: tuple[Flags, ...]
     suggested_threshold: float
     rule: str
+    findings: Findings
 
 
 def evaluate(
@@ -45,16 +48,20 @@ def evaluate(
     policy: Path = DEFAULT_POLICY,
     rounds: int = 500,
     threads: int = 0,
+    labels: LabelMap | None = None,
+    unannotated_free: bool = False,
 ) -> Evaluation:
     """Measure a model on a data set in YOLO layout, or on DICOM with RTSTRUCT or SEG.
 
     Args:
-        toml: the model's description in its folder.
+        toml: the model's description in its folder, or weights beside it.
         data: see `training.cases.load_cases`.
         split: of a data set in YOLO layout.
         policy: triage policy that makes the flag.
         rounds: bootstrap samples.
         threads: of the detector.
+        labels: which structures and names are of which class, before those of `labels_of`.
+        unannotated_free: see `training.sources.plan_folder`.
 
     Raises:
         BadSource: the data cannot be evaluated.
@@ -63,10 +70,10 @@ def evaluate(
     model = load_model(toml)
     backend = UltralyticsDetector if model.weights.suffix == ".pt" else OnnxDetector
     detector: Detector = backend(replace(model, threshold=FLOOR), threads=threads)
-    domain = next((d for d in DOMAINS.values() if d.classes == model.classes), None)
-    if domain is None:
-        raise BadSource(f"no domain has the model's classes {', '.join(model.classes)}")
-    cases, rejects = load_cases(data, detector, domain.labels, split=split)
+    known = LabelMap((*(labels.rules if labels else ()), *labels_of(model.classes).rules))
+    cases, findings = load_cases(
+        data, detector, known, split=split, unannotated_free=unannotated_free
+    )
     rules = load_policy(policy)
     curve = tuple(flags_at(cases, rules, float(t)) for t in THRESHOLDS)
     suggested, rule = _suggest(cases, curve, model)
@@ -78,18 +85,27 @@ def evaluate(
         "suggested_threshold": suggested,
         "slices": len(cases),
         "patients": len({case.patient for case in cases}),
-        "rejected_sources": len(rejects),
+        "rejected_sources": len(findings.rejects),
         **_slice_figures(cases, model, rounds),
         **_study_figures(cases, rules, model.threshold, ""),
     }
     for modality in sorted({case.modality for case in cases if case.modality}):
         members = [case for case in cases if case.modality == modality]
         flat |= _study_figures(members, rules, model.threshold, f"_{modality.lower()}")
-    return Evaluation(model, tuple(cases), flat, curve, suggested, rule)
+    return Evaluation(model, tuple(cases), flat, curve, suggested, rule, findings)
+
+
+def labels_of(classes: tuple[str, ...]) -> LabelMap:
+    """Which structures are of which class: the domain's rules, then those of data sets."""
+    domain = next((d for d in DOMAINS.values() if d.classes == classes), None)
+    usual = Description(classes=classes).label_map()
+    return LabelMap((*(domain.labels.rules if domain else ()), *usual.rules))
 
 
 def _suggest(cases: Sequence[Case], curve: Sequence[Flags], model: Model) -> tuple[float, str]:
     """By studies where there are stacks of slices, else by boxes."""
+    if not any(case.truth for case in cases):
+        return model.threshold, "the model's own, for there is no lesion to choose one by"
     slices_by_unit = len(cases) / max(len({case.unit for case in cases}), 1)
     linked = any(case.order for case in cases)
     if linked and slices_by_unit > 5:
@@ -111,8 +127,9 @@ def _slice_figures(cases: Sequence[Case], model: Model, rounds: int) -> Figures:
     for name, interval in zip(model.classes, precision.ap50, strict=True):
         flat |= _interval(f"map50_{name}", interval)
     curve = metrics.froc(slices, classes)
+    lesions = any(case.truth for case in cases)
     for point in metrics.FROC_POINTS:
-        flat[f"sensitivity_at_{point:g}_fp"] = _finite(curve.at(point))
+        flat[f"sensitivity_at_{point:g}_fp"] = _finite(curve.at(point)) if lesions else None
     flat["calibration_error"] = _finite(metrics.calibration(slices, classes).error)
     return flat
 

@@ -83,19 +83,33 @@ def describe(files: Exported, domain: Domain, version: str, *, threshold: float,
     files.toml.write_text(_toml(files.onnx, domain, version, threshold, rule), "utf-8")
 
 
-def load_model(toml: Path) -> Model:
-    """The registry's view of one description."""
-    for model in Registry.load(toml.parent).models:
-        if model.file.name == toml.name:
-            return model
-    raise FileNotFoundError(f"{toml} does not exist")
+def load_model(file: Path) -> Model:
+    """The registry's view of one description, or of weights (.onnx, .pt) beside theirs.
+
+    Raises:
+        FileNotFoundError: the file, or the description of weights, is not there.
+        ModelError: a description of the folder cannot be used.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist; name a model's TOML")
+    toml = file.with_suffix(".toml")
+    if not toml.is_file():
+        raise FileNotFoundError(
+            f"{file} is described by no {toml.name} beside it; python -m training export makes it"
+        )
+    models = Registry.load(toml.parent).models
+    model = next(one for one in models if one.file.name == toml.name)
+    return model if file.name in (toml.name, model.weights.name) else _served_from(model, file)
 
 
 def reference_model(toml: Path) -> Model:
     """The same model, served from the ``.pt`` weights beside it."""
-    model = load_model(toml)
-    weights = model.weights.with_suffix(".pt")
-    return replace(model, weights=weights, sha256=hashlib.sha256(weights.read_bytes()).hexdigest())
+    return load_model(toml.with_suffix(".pt"))
+
+
+def _served_from(model: Model, weights: Path) -> Model:
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    return replace(model, weights=weights, sha256=digest)
 
 
 def _export_graph(weights: Path, domain: Domain) -> Path:

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from slicewatch.dataset_checks import (
     picture_digest,
     yaml_text,
 )
+from slicewatch.dataset_planning import LabelMap
 from training.domains import Domain
 from training.sources import (
     BadSource,
@@ -50,6 +51,7 @@ def prepare(
     generated: int = 0,
     normal: int = 0,
     validation_share: float = 0.2,
+    labels: tuple[tuple[str, str], ...] = (),
 ) -> Prepared:
     """Write a data set to `out`: images, labels, dataset.yaml, manifest.csv, rejected.json.
 
@@ -61,6 +63,7 @@ def prepare(
         generated: number of generated studies to mix into the training split.
         normal: number of slices of a normal brain to mix into the training split.
         validation_share: of the patients, by hash.
+        labels: (pattern of a structure's name, class), before the domain's own.
 
     Raises:
         BadSource: a folder is not there or of no use, or `out` holds something else.
@@ -68,7 +71,8 @@ def prepare(
     _clear(out)
     findings = Findings()
     entries: list[Entry] = []
-    sources = _examples(domain, findings, dicom, masked, validation_share)
+    known = replace(domain, labels=LabelMap((*labels, *domain.labels.rules)))
+    sources = _examples(known, findings, dicom, masked, validation_share)
     if generated:
         sources = chain(sources, phantoms(domain, generated, findings))
     if normal:

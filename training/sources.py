@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,10 +19,13 @@ from slicewatch.dataset import (
     Example,
     Inspected,
     Labelled,
+    Plan,
     PlannedFrame,
     PlannedImage,
     Reject,
 )
+from slicewatch.dataset_checks import check_label
+from slicewatch.dataset_planning import LabelMap
 from slicewatch.limits import Rejected
 from training.domains import Domain
 from training.normal_brain import normal_slice
@@ -45,14 +49,57 @@ class Findings:
         self.rejects.append(Reject(source, reason))
 
 
+def summary(notes: Sequence[Reject], shown: int = 3) -> list[str]:
+    """One line a reason: the first sources that it holds for, and how many more there are."""
+    sources: dict[str, list[str]] = {}
+    for note in notes:
+        sources.setdefault(note.reason, []).append(note.source)
+    return [
+        f"{reason}: {', '.join(names[:shown])}"
+        + (f" and {len(names) - shown} more" if len(names) > shown else "")
+        for reason, names in sources.items()
+    ]
+
+
 def dicom_folder(
-    folder: Path, domain: Domain, findings: Findings, *, validation_share: float
+    folder: Path,
+    domain: Domain,
+    findings: Findings,
+    *,
+    validation_share: float,
 ) -> Iterator[Example]:
+    """Examples of what `plan_folder` finds."""
+    plan = plan_folder(
+        folder, domain.classes, domain.labels, findings, validation_share=validation_share
+    )
+    for image in Progress(plan.images, "rendering"):
+        yield from _rendered(image, (folder / image.source).read_bytes(), domain, findings)
+
+
+def plan_folder(
+    folder: Path,
+    classes: Sequence[str],
+    labels: LabelMap,
+    findings: Findings,
+    *,
+    validation_share: float = 0.2,
+    unannotated_free: bool = False,
+) -> Plan:
     """Images with RTSTRUCT or SEG anywhere below `folder`, or with YOLO label files beside.
 
-    A label file has the image's name and the ending ``.txt``; an empty one is a negative frame.
+    A label file has the image's name, with ``.txt`` in place of its ending or after it; an empty
+    one is a negative frame.
+
+    Args:
+        labels: which outlined structures are of which class.
+        findings: takes what was rejected and remarked.
+        unannotated_free: studies without any annotation count as free of lesions; otherwise they
+            are left out, for nobody said so.
+
+    Raises:
+        BadSource: no file could be DICOM.
     """
-    files = sorted(path for path in folder.rglob("*") if _may_be_dicom(path))
+    files = [path for path in files_below(folder) if _may_be_dicom(path)]
     if not files:
         raise BadSource(f"{folder} holds no files that could be DICOM")
     objects: list[Inspected | Reject] = []
@@ -60,32 +107,81 @@ def dicom_folder(
     drawn: dict[tuple[str, int], list[Labelled]] = {}
     for path in Progress(files, "reading"):
         source = path.relative_to(folder).as_posix()
-        data = path.read_bytes()
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            objects.append(Reject(source, f"cannot be read: {error.strerror}"))
+            continue
         found = dataset.inspect(source, data, validation_share=validation_share)
         objects.append(found)
         if isinstance(found, Reject):
             continue
         if found.is_annotation:
             annotations[source] = data
-        elif (labels := path.with_suffix(".txt")).is_file():
+        elif label := _label_beside(path):
             try:
-                text = labels.read_text("utf-8", "replace")
-                boxes = yolo_boxes(text, domain.classes, found.rows, found.columns)
-            except BadAnnotation as error:
-                findings.drop(f"{source} ({labels.name})", str(error))
-            else:
-                drawn[found.sop_instance_uid, 1] = [Labelled(b.name, b.box) for b in boxes]
+                drawn[found.sop_instance_uid, 1] = _boxes_of(label, found, classes)
+            except (BadAnnotation, OSError) as error:
+                findings.drop(f"{source} ({label.name})", str(error))
     findings.sources += len(files)
-    plan = dataset_planning.plan(objects, annotations, domain.labels, drawn=drawn)
+    if unannotated_free:
+        drawn = _free(objects) | drawn
+    plan = dataset_planning.plan(objects, annotations, labels, drawn=drawn)
     findings.rejects += plan.rejects
     findings.remarks += plan.remarks
-    for image in Progress(plan.images, "rendering"):
-        yield from _rendered(image, (folder / image.source).read_bytes(), domain, findings)
+    return plan
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files below a folder, sorted; links to folders are followed, each folder once."""
+    found: list[Path] = []
+    seen: set[str] = set()
+    for here, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        found += [path for name in names if (path := Path(here, name)).is_file()]
+    return sorted(found)
 
 
 def _may_be_dicom(path: Path) -> bool:
     other = {".txt", ".md", ".json", ".csv", ".toml", ".yaml", ".yml", ".png", ".jpg", ".zip"}
-    return path.is_file() and path.suffix.lower() not in other and path.name != "DICOMDIR"
+    other |= {".jpeg", ".pdf", ".html", ".xlsx", ".xml"}
+    hidden = path.name.startswith(".") or path.name.lower() in {"thumbs.db", "license"}
+    return path.suffix.lower() not in other and path.name != "DICOMDIR" and not hidden
+
+
+def _label_beside(image: Path) -> Path | None:
+    """Names such as 1.2.840.7 end in no suffix: theirs is 1.2.840.7.txt."""
+    candidates = (image.with_name(image.name + ".txt"), image.with_suffix(".txt"))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _boxes_of(label: Path, image: Inspected, classes: Sequence[str]) -> list[Labelled]:
+    if len(image.frames) > 1:
+        raise BadAnnotation(f"label files are for one frame; the image has {len(image.frames)}")
+    text = label.read_text("utf-8-sig", "replace")
+    found = yolo_boxes(text, classes, image.rows, image.columns)
+    if fault := check_label(text, len(classes)):
+        raise BadAnnotation(fault)
+    return [Labelled(one.name, one.box) for one in found]
+
+
+def _free(objects: Sequence[Inspected | Reject]) -> dict[tuple[str, int], list[Labelled]]:
+    """No box for every frame of the studies that have no annotation of their own."""
+    read = [one for one in objects if isinstance(one, Inspected)]
+    drawings = [one for one in read if one.is_annotation]
+    studies = {one.study_instance_uid for one in drawings}
+    series = {uid for one in drawings for uid in one.referenced_series}
+    studies |= {one.study_instance_uid for one in read if one.series_instance_uid in series}
+    return {
+        (one.sop_instance_uid, frame.number): []
+        for one in read
+        if not one.is_annotation and one.study_instance_uid not in studies
+        for frame in one.frames
+    }
 
 
 def _rendered(
@@ -137,7 +233,7 @@ def read_gray(path: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as picture:
             return np.asarray(picture.convert("L"))
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise ValueError(f"the picture {path.name} does not decode") from error
 
 

@@ -85,8 +85,8 @@ def test_training_and_evaluation_read_what_was_prepared(
     folder = tmp_path / "data"
     assert fetch(inbox.storage, inbox.name, folder) == len(inbox.files())
     detector = detector_for(models.models[0])
-    cases, rejects = load_cases(folder, detector, dataset_planning.LabelMap(()))
-    assert rejects == []
+    cases, findings = load_cases(folder, detector, dataset_planning.LabelMap(()))
+    assert findings.rejects == []
     assert len(cases) == 6
     assert sum(len(case.truth) for case in cases) == 2
     assert {case.truth[0].label for case in cases if case.truth} == {LABEL}
