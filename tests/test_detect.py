@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +132,10 @@ def test_an_alert_says_what_was_seen_and_where_the_image_is(app: Any, storage: S
         ({"blob": "https://example.org/a.png"}, 400, "bad-reference"),
         ({"blob": "images"}, 400, "bad-reference"),
         ({"blob": 1}, 400, "bad-reference"),
+        ({"blob": "images/../incoming/1/2/3.dcm"}, 400, "bad-reference"),
+        ({"blob": "images\\../../incoming/3.dcm"}, 400, "bad-reference"),
+        ({"blob": "images/door/."}, 400, "bad-reference"),
+        ({"blob": "images/\ud800"}, 400, "bad-reference"),
         ({"url": "images/a.png"}, 400, "bad-reference"),
         ([], 400, "bad-reference"),
     ],
@@ -165,6 +171,16 @@ def test_objects_without_pixels_are_refused(app: Any, seed: int) -> None:
 def test_a_picture_over_the_bound_is_refused_before_it_is_decoded(app: Any) -> None:
     answer = app(picture(), SLICEWATCH_MAX_FRAME_PIXELS="4096")
     assert answer.status_code == 413
+
+
+def test_a_picture_over_every_bound_is_refused_as_it_is_opened(app: Any) -> None:
+    size = struct.pack(">IIBBBBB", 30000, 30000, 8, 0, 0, 0, 0)
+    chunks = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in ((b"IHDR", size), (b"IDAT", b""))
+    ]
+    answer = app(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    assert (answer.status_code, body_of(answer)["error"]["code"]) == (413, "too-large")
 
 
 def test_an_unknown_model_is_named_with_those_there_are(app: Any) -> None:

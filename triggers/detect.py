@@ -92,7 +92,7 @@ def _reference(body: bytes) -> tuple[str, str]:
     if not isinstance(blob, str) or "://" in blob:
         blob = ""
     container, _, name = blob.partition("/")
-    if not container or not name or len(name) > 1024:
+    if not container or not name or not _is_blob_name(name):
         raise Problem(
             400,
             "bad-reference",
@@ -100,6 +100,19 @@ def _reference(body: bytes) -> tuple[str, str]:
             'send {"blob": "container/name"}; URLs are not fetched',
         )
     return container, name
+
+
+def _is_blob_name(name: str) -> bool:
+    """A name that addresses itself alone.
+
+    HTTP clients resolve the segments . and .. before they send, so that a name with them would
+    address another blob, and another container than the one that was checked.
+    """
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return len(name) <= 1024 and not {".", ".."} & set(name.replace("\\", "/").split("/"))
 
 
 def _refused(rejected: Rejected) -> Problem:
