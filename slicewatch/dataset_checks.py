@@ -159,14 +159,23 @@ def check_splits(entries: Sequence[Entry]) -> list[Reject]:
 
 
 def _patients_in_two_splits(entries: Sequence[Entry]) -> Iterable[Reject]:
-    seen: dict[str, dict[str, str]] = defaultdict(dict)
-    for entry in entries:
-        if entry.patient:
-            seen[entry.patient].setdefault(entry.split, entry.name)
-    for patient, names in seen.items():
-        if len(names) > 1:
-            first, *others = names.values()
-            yield Reject(others[0], f"patient {patient} is in another split too ({first})")
+    """By patient, and by study: one study with two patient ids is of one patient all the same."""
+    for kind in ("patient", "study"):
+        seen: dict[str, dict[str, Entry]] = defaultdict(dict)
+        for entry in entries:
+            if key := getattr(entry, kind):
+                seen[key].setdefault(entry.split, entry)
+        for key, members in seen.items():
+            first, *others = members.values()
+            # The patient has told it already where both have one.
+            if others and (kind == "patient" or first.patient != others[0].patient):
+                yield Reject(
+                    _file(others[0]), f"{kind} {key} is in another split too ({_file(first)})"
+                )
+
+
+def _file(entry: Entry) -> str:
+    return f"{entry.name} ({entry.source})" if entry.source else entry.name
 
 
 def _duplicates_across_splits(entries: Sequence[Entry]) -> Iterable[Reject]:
@@ -176,7 +185,7 @@ def _duplicates_across_splits(entries: Sequence[Entry]) -> Iterable[Reject]:
             continue
         first = seen.setdefault(entry.picture_sha256, entry)
         if first.split != entry.split:
-            yield Reject(entry.name, f"same picture as {first.name} of split {first.split}")
+            yield Reject(_file(entry), f"same picture as {_file(first)} of split {first.split}")
 
 
 def _empty_classes(entries: Sequence[Entry], classes: Sequence[str]) -> Iterable[Reject]:

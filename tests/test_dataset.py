@@ -388,6 +388,14 @@ def test_manifest_comes_back() -> None:
     ("entries", "problem"),
     [
         ([entry("a", "train", patient="p"), entry("b", "val", patient="p")], "another split"),
+        ([entry("a", "train", study="s"), entry("b", "val", study="s")], "study s is in another"),
+        (
+            [
+                entry("a", "train", patient="p", study="s"),
+                entry("b", "val", patient="p", study="s"),
+            ],
+            "patient p is in another split too (a (a))",
+        ),
         (
             [entry("a", "train", picture_sha256="x"), entry("b", "val", picture_sha256="x")],
             "same picture as a",

@@ -27,7 +27,7 @@ from slicewatch.single_image import photograph
 from training.layout import FORMATS, Picture, class_of_each, is_layout, read_layout
 from training.metrics import Slice
 from training.progress import Progress
-from training.sources import BadSource, Findings, plan_folder, read_gray, summary
+from training.sources import BadSource, Findings, plan_folder, read_gray, read_masked, summary
 
 FLOOR = 0.01
 """Detections below this score are not looked at: they change no figure."""
@@ -83,11 +83,11 @@ def load_cases(
     split: str = "val",
     unannotated_free: bool = False,
 ) -> tuple[list[Case], Findings]:
-    """Slices of a data set in YOLO layout, or of a folder with DICOM and annotations.
+    """Slices of a data set in YOLO layout, of DICOM with annotations, or of masked pictures.
 
     Args:
-        data: a data set in YOLO layout (see `training.layout`), or a folder with DICOM files and
-            RTSTRUCT, SEG or YOLO label files anywhere below.
+        data: a data set in YOLO layout (see `training.layout`); a folder with DICOM files and
+            RTSTRUCT, SEG or YOLO label files anywhere below; or one of `sources.read_masked`.
         detector: its model's threshold should be `FLOOR`.
         labels: which outlined structures and which names of the data set are of which class.
         split: of a data set in YOLO layout.
@@ -99,7 +99,9 @@ def load_cases(
     if not data.exists():
         raise BadSource(f"{data} does not exist")
     findings = Findings()
-    if is_layout(data):
+    if (data / "index.csv").is_file() and (data / "masks").is_dir():
+        frames = _masked_frames(data, detector.model, labels, findings)
+    elif is_layout(data):
         frames = _layout_frames(data, detector.model, labels, split, findings)
     elif data.is_dir():
         frames = _dicom_frames(data, detector.model, labels, findings, unannotated_free)
@@ -280,6 +282,41 @@ def _layout_frame(
         if one.label not in model.classes:
             raise ValueError(f"the model has no class {one.label}")
     return _Frame(Case(patient, f"{study}/{modality}", modality, order, truth, result), gray)
+
+
+def _masked_frames(
+    folder: Path, model: Model, labels: LabelMap, findings: Findings
+) -> Iterator[_Frame]:
+    for one in read_masked(folder, findings):
+        (label,) = class_of_each([one.lesion.label], model.classes, labels)
+        if label not in model.classes:
+            findings.drop(one.source, f"the model has no class {label}")
+            continue
+        key = dataset.patient_key(one.patient)
+        gray = pixels.to_gray(one.gray.astype(np.float32), _picture_intensity(model))
+        rows, columns = gray.shape
+        result = SliceResult(
+            blob=one.source,
+            content_sha256=one.source,
+            outcome=Outcome.SCREENED,
+            study_instance_uid=key,
+            series_instance_uid=f"{key}/{one.sample}",
+            sop_instance_uid=one.sample,
+            modality="MR",
+            frame=1,
+            rows=rows,
+            columns=columns,
+            instance_number=0,
+            geometry=Geometry(),
+            model=model.key,
+        )
+        truth = (dataset.Labelled(label, one.lesion.box),)
+        yield _Frame(Case(key, f"{key}/MR", "MR", 0, truth, result), gray)
+
+
+def _picture_intensity(model: Model) -> str:
+    """Masked pictures are MR, windowed already: a window in modality units means nothing here."""
+    return model.intensity if model.intensity.startswith("mr_") else "eight_bit"
 
 
 def _stem_without_number(stem: str) -> str:

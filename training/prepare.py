@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
-from slicewatch.dataset import Example
+from slicewatch.dataset import REPEATED, Example
 from slicewatch.dataset_checks import (
     Entry,
     check,
@@ -71,6 +71,7 @@ def prepare(
     _clear(out)
     findings = Findings()
     entries: list[Entry] = []
+    written: set[str] = set()
     known = replace(domain, labels=LabelMap((*labels, *domain.labels.rules)))
     sources = _examples(known, findings, dicom, masked, validation_share)
     if generated:
@@ -82,6 +83,10 @@ def prepare(
         if not shows_something and not example.boxes:
             findings.drop(f"{example.source} ({example.name})", "the frame is of one gray value")
             continue
+        if example.name in written:
+            findings.drop(f"{example.source} ({example.name})", f"{REPEATED} in a folder before")
+            continue
+        written.add(example.name)
         _write(out, example)
         entries.append(entry_of(example))
     found = check(entries, domain.classes) + check_losses(findings.rejects, findings.sources)

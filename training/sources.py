@@ -27,6 +27,7 @@ from slicewatch.dataset import (
 from slicewatch.dataset_checks import check_label
 from slicewatch.dataset_planning import LabelMap
 from slicewatch.limits import Rejected
+from slicewatch.records import Box
 from training.domains import Domain
 from training.normal_brain import normal_slice
 from training.phantom import generate_phantom
@@ -199,9 +200,18 @@ def _rendered(
         findings.drop(image.source, str(error))
 
 
-def masked_pictures(
-    folder: Path, domain: Domain, findings: Findings, *, validation_share: float
-) -> Iterator[Example]:
+@dataclass(frozen=True, slots=True)
+class Masked:
+    """A picture with a mask: a row of ``index.csv``."""
+
+    sample: str
+    patient: str
+    source: str
+    gray: NDArray[np.uint8]
+    lesion: Labelled
+
+
+def read_masked(folder: Path, findings: Findings) -> Iterator[Masked]:
     """``index.csv`` with sample_id, patient_id and class; ``images/ID.jpg``, ``masks/ID.jpg``.
 
     The box is the extent of the mask's pixels above 127.
@@ -209,19 +219,47 @@ def masked_pictures(
     index = folder / "index.csv"
     if not index.is_file():
         raise BadSource(f"{folder} has no index.csv with sample_id, patient_id and class")
-    with index.open(newline="", encoding="utf-8") as file:
+    with index.open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     if not rows or not {"sample_id", "patient_id", "class"} <= rows[0].keys():
         raise BadSource(f"{index} lacks rows, or a column of sample_id, patient_id, class")
     findings.sources += len(rows)
-    for row in Progress(rows, "rendering"):
+    for row in Progress(rows, "pictures"):
         source = f"images/{row['sample_id']}.jpg"
         try:
             gray = read_gray(folder / source)
             mask = read_gray(folder / "masks" / f"{row['sample_id']}.jpg")
-            yield _masked(row, source, gray, mask, domain, validation_share)
+            lesion = Labelled(row["class"], _box_of(mask, gray))
         except (ValueError, BadAnnotation) as error:
             findings.drop(source, str(error))
+        else:
+            yield Masked(row["sample_id"], row["patient_id"], source, gray, lesion)
+
+
+def _box_of(mask: NDArray[np.uint8], gray: NDArray[np.uint8]) -> Box:
+    if gray.shape != mask.shape:
+        raise BadAnnotation(f"mask of {mask.shape} for an image of {gray.shape} pixels")
+    box = mask_box(mask > 127)
+    if box is None:
+        raise BadAnnotation("the mask is empty")
+    return box
+
+
+def masked_pictures(
+    folder: Path, domain: Domain, findings: Findings, *, validation_share: float
+) -> Iterator[Example]:
+    """Examples of what `read_masked` finds."""
+    for one in read_masked(folder, findings):
+        key = dataset.patient_key(one.patient)
+        split = dataset.split_of(one.patient, validation_share)
+        # Slices of one patient are of several planes and in no order: each is a series of its own.
+        frame = PlannedFrame(1, 0, f"{key}-MR-{one.sample}", (one.lesion,))
+        image = PlannedImage(one.source, key, key, one.sample, split, "MR", (frame,))
+        windowed = pixels.to_gray(one.gray.astype(np.float32), domain.intensity("MR"))
+        try:
+            yield dataset.example(windowed, frame, image, domain.classes, size=domain.size)
+        except BadAnnotation as error:
+            findings.drop(one.source, str(error))
 
 
 def read_gray(path: Path) -> NDArray[np.uint8]:
@@ -235,30 +273,6 @@ def read_gray(path: Path) -> NDArray[np.uint8]:
             return np.asarray(picture.convert("L"))
     except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise ValueError(f"the picture {path.name} does not decode") from error
-
-
-def _masked(
-    row: dict[str, str],
-    source: str,
-    gray: NDArray[np.uint8],
-    mask: NDArray[np.uint8],
-    domain: Domain,
-    validation_share: float,
-) -> Example:
-    if gray.shape != mask.shape:
-        raise BadAnnotation(f"mask of {mask.shape} for an image of {gray.shape} pixels")
-    box = mask_box(mask > 127)
-    if box is None:
-        raise BadAnnotation("the mask is empty")
-    patient = row["patient_id"]
-    key = dataset.patient_key(patient)
-    name = f"{key}-MR-{row['sample_id']}"
-    split = dataset.split_of(patient, validation_share)
-    # Slices of one patient are of several planes and in no order: each is a series of its own.
-    frame = PlannedFrame(1, 0, name, (Labelled(row["class"], box),))
-    image = PlannedImage(source, key, key, row["sample_id"], split, "MR", (frame,))
-    windowed = pixels.to_gray(gray.astype(np.float32), domain.intensity("MR"))
-    return dataset.example(windowed, frame, image, domain.classes, size=domain.size)
 
 
 def phantoms(domain: Domain, count: int, findings: Findings) -> Iterator[Example]:

@@ -107,6 +107,16 @@ def test_prepare_takes_label_files_beside_dicom(tmp_path: Path) -> None:
         assert [float(word) for word in text.split()[:3]] == pytest.approx([0, 0.5, 0.5], abs=0.01)
 
 
+def test_a_folder_that_is_named_twice_gives_its_examples_once(
+    dicom_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "data"
+    assert prepare("--dicom", dicom_folder, "--dicom", dicom_folder, "--out", out) == 0
+    assert len((out / "manifest.csv").read_text().splitlines()) == 1 + 12 * 6
+    rejected = json.loads((out / "rejected.json").read_text())["rejected"]
+    assert {item["reason"] for item in rejected} == {"same instance as in a folder before"}
+
+
 def test_masked_pictures_without_a_mask_are_named(tmp_path: Path) -> None:
     source = tmp_path / "source"
     (source / "images").mkdir(parents=True)

@@ -158,6 +158,26 @@ def test_a_prepared_set_with_one_split_and_one_class_alone_can_be_measured_on(
     assert (code, figures["slices"], figures["studies_with_lesion"]) == (0, 6, 1)
 
 
+def test_pictures_with_masks_are_measured_on_as_they_are(
+    toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mask = np.zeros((EDGE, EDGE), np.uint8)
+    mask[BOX[1] : BOX[3], BOX[0] : BOX[2]] = 255
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    rows = ["sample_id,patient_id,class"]
+    for n, kind in enumerate(("Bright region", "bright-region", "other")):
+        image = Image.open(io.BytesIO(picture(seed=n)))
+        image.save(tmp_path / "images" / f"{n}.jpg", quality=95)
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{n}.jpg", quality=95)
+        rows.append(f"{n},p{n},{kind}")
+    put(tmp_path, "index.csv", "\n".join(rows))
+    code, figures = evaluate(toml, tmp_path)
+    assert (code, figures["slices"], figures["patients"]) == (1, 2, 2)
+    assert figures["map50"] == pytest.approx(1, abs=0.01)
+    assert "no class other: images/2.jpg" in capsys.readouterr().err
+
+
 @pytest.mark.training
 @pytest.mark.parametrize("names", [["nodule", LABEL], {0: "nodule", 1: "Bright Region"}])
 def test_a_description_says_where_pictures_are_and_what_an_index_means(
