@@ -6,6 +6,7 @@ import argparse
 import fnmatch
 import json
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -299,11 +300,19 @@ def _export(
     if not weights.is_file():
         raise BadSource(f"{weights} does not exist; run: python -m training train")
     calibration = calibration_pictures(data) if int8 else []
-    files = export(weights, domain, out, version=version, calibration=calibration)
-    evaluation = evaluate(files.toml, data, rounds=0)
-    describe(files, domain, version, threshold=evaluation.suggested_threshold, rule=evaluation.rule)
-    print(f"{files.toml}: threshold {evaluation.suggested_threshold:.3f} ({evaluation.rule})")
-    return files.toml
+    out.mkdir(parents=True, exist_ok=True)
+    # What is served stays as it is until the new model has proved itself.
+    with tempfile.TemporaryDirectory(dir=out, prefix=".export-") as staging:
+        files = export(weights, domain, Path(staging), version=version, calibration=calibration)
+        found = evaluate(files.toml, data, rounds=0)
+        describe(files, domain, version, threshold=found.suggested_threshold, rule=found.rule)
+        toml = out / files.toml.name
+        for path in Path(staging).iterdir():
+            if path != files.toml:
+                path.replace(out / path.name)
+        files.toml.replace(toml)
+    print(f"{toml}: threshold {found.suggested_threshold:.3f} ({found.rule})")
+    return toml
 
 
 def calibration_pictures(data: Path) -> list[NDArray[np.uint8]]:

@@ -22,6 +22,7 @@ from slicewatch.detector import OnnxDetector
 from slicewatch.model_registry import Model, Registry
 from slicewatch.pixels import to_tensor
 from training.domains import Domain
+from training.sources import BadSource
 
 _QUANTISED = ("Conv", "Sigmoid", "Mul", "Add", "Concat", "Split", "MaxPool", "Resize")
 _FIRST_MODULES = (0, 1)
@@ -59,6 +60,7 @@ def export(
         calibration: letterboxed training pictures; where given, the graph is quantised to INT8.
 
     Raises:
+        BadSource: the weights are no checkpoint.
         ModelError: the exported graph is not what the description says.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -126,8 +128,11 @@ def _write_clean_checkpoint(weights: Path, out: Path) -> None:
     """The weights in half precision, without optimizer state and without paths of a machine."""
     import torch
 
-    checkpoint: dict[str, Any] = torch.load(weights, map_location="cpu", weights_only=False)
-    model = (checkpoint.get("ema") or checkpoint["model"]).half()
+    try:
+        checkpoint: dict[str, Any] = torch.load(weights, map_location="cpu", weights_only=False)
+        model = (checkpoint.get("ema") or checkpoint["model"]).half()
+    except Exception as error:  # the loader has an exception for each kind of damage
+        raise BadSource(f"{weights} is no checkpoint of Ultralytics: {error}") from error
     for parameter in model.parameters():
         parameter.requires_grad = False
     kept = {"imgsz", "epochs", "batch", "optimizer", "lr0", "task", "mode", "seed"}

@@ -317,6 +317,27 @@ def test_weights_stand_for_the_description_beside_them(
     assert f"described by no {toml.name} beside it" in capsys.readouterr().err
 
 
+@pytest.mark.training
+@pytest.mark.filterwarnings("default")  # of torch's exporter
+@pytest.mark.parametrize("what", ["other classes", "no checkpoint", "no data"])
+def test_an_export_that_fails_leaves_what_is_served(
+    tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    served = {f"soft-tissue{suffix}": b"served" for suffix in (".toml", ".onnx", ".pt")}
+    for name, content in served.items():
+        put(tmp_path / "models", name, content)
+    shipped = Path(__file__).parents[2] / "models"
+    weights = shipped / ("soft-tissue.pt" if what == "no data" else "brain.pt")
+    if what == "no checkpoint":
+        weights = tmp_path / "last.pt"
+        weights.write_bytes(picture())
+    command = ["export", "soft-tissue", "--weights", str(weights), "--data", str(tmp_path / "x")]
+    assert main([*command, "--out", str(tmp_path / "models")]) == 2
+    assert "error: " in capsys.readouterr().err
+    left = {path.name: path.read_bytes() for path in (tmp_path / "models").iterdir()}
+    assert left == served
+
+
 @pytest.mark.parametrize("rule", ["mass", "=soft", "mass=nothing_known"])
 def test_a_label_rule_that_cannot_be_is_told(
     toml: Path, tmp_path: Path, rule: str, capsys: pytest.CaptureFixture[str]
