@@ -185,7 +185,8 @@ def place(
     """Bring regions onto the frames of one series: one box a region and frame.
 
     A region's box on a frame is the extent of all its outlines there. An outline belongs to the
-    frame whose plane is nearest, if it is nearer than half the distance between frames.
+    frame whose plane is nearest, if it is nearer than half the distance between frames; where
+    several frames lie in that plane (phases, echoes), to all of them.
 
     Args:
         regions: what was drawn.
@@ -206,10 +207,9 @@ def place(
     for region in regions:
         lost = 0
         for outline in region.outlines:
-            index = planes.nearest(outline)
-            if index is None:
-                lost += 1
-            else:
+            found_on = planes.nearest(outline)
+            lost += not found_on
+            for index in found_on:
                 placed[index].setdefault(region.name, []).append(planes.pixels(index, outline))
         if lost:
             remarks.append(f"{lost} outlines of {region.name!r} lie on no frame of the series")
@@ -257,11 +257,12 @@ class _Planes:
         gaps = gaps[gaps > 1e-3]
         self.tolerance = float(np.median(gaps) if gaps.size else thickness) / 2 + 1e-3
 
-    def nearest(self, outline: NDArray[np.float64]) -> int | None:
+    def nearest(self, outline: NDArray[np.float64]) -> list[int]:
+        """The nearest plane; all frames on it where several show one place, as phases do."""
         centre = outline.mean(axis=0)
         distances = np.abs(np.einsum("ij,ij->i", centre - self.origins, self.normals))
-        index = int(distances.argmin())
-        return index if distances[index] <= self.tolerance else None
+        least = distances.min()
+        return np.flatnonzero(distances <= min(least + 1e-3, self.tolerance)).tolist()
 
     def pixels(self, index: int, outline: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n, 2) x, y in pixel edges: the centre of the first pixel is (0.5, 0.5)."""

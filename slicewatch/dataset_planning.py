@@ -29,6 +29,9 @@ from slicewatch.dataset import (
 )
 from slicewatch.records import Review
 
+_SAME = 0.5
+"""Boxes whose edges differ by no more than so many pixels are one."""
+
 
 @dataclass(frozen=True, slots=True)
 class LabelMap:
@@ -140,6 +143,7 @@ def _place(
     series = _series_of(drawing, images)
     if not series:
         raise BadAnnotation("the series it was drawn on is not here")
+    repeated = 0
     for uid in series:
         frames = [(member, frame) for member in images[uid] for frame in member.frames]
         placed, remarks = place(
@@ -148,8 +152,21 @@ def _place(
         notes.remarks += [Reject(drawing.source, remark) for remark in remarks]
         for (member, frame), found in zip(frames, placed, strict=True):
             key = member.sop_instance_uid, frame.number
-            boxes.setdefault(key, []).extend(_labelled(found, labels))
+            known_boxes = boxes.setdefault(key, [])
+            for one in _labelled(found, labels):
+                if any(_same(one, other) for other in known_boxes):
+                    repeated += 1
+                else:
+                    known_boxes.append(one)
+    if repeated:
+        remark = f"{repeated} boxes were drawn already, and count once"
+        notes.remarks.append(Reject(drawing.source, remark))
     return series
+
+
+def _same(one: Labelled, other: Labelled) -> bool:
+    """One structure, drawn twice: in a copy of a structure set, or under two names."""
+    return one.label == other.label and np.allclose(one.box, other.box, rtol=0, atol=_SAME)
 
 
 def _series_of(drawing: Inspected, images: Mapping[str, list[Inspected]]) -> set[str]:

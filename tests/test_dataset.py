@@ -512,3 +512,24 @@ def test_sources_that_were_lost_mislead_and_unannotated_ones_do_not() -> None:
     assert check_losses([*unannotated, Reject("r", f"{REPEATED} u1"), Reject("x", "bad")], 11) == []
     problems = check_losses([Reject("x", "bad"), Reject("y", "bad")], 11)
     assert [problem.reason for problem in problems] == ["2 of 11 were lost; see what was rejected"]
+
+
+def test_what_two_structure_sets_outline_alike_is_one_box() -> None:
+    images = studies.ct_series(3, seed=8)
+    first, again = (studies.rt_structure_set(seed=8, references=images[1:2]) for _ in range(2))
+    again.SOPInstanceUID = f"{first.SOPInstanceUID}.1"
+    found, _ = planned(images, first, again)
+    assert [len(f.boxes) for image in found.images for f in image.frames] == [0, 1, 0]
+    assert [(note.source, note.reason) for note in found.remarks] == [
+        ("drawing1", "1 boxes were drawn already, and count once")
+    ]
+
+
+def test_frames_of_several_phases_at_one_place_all_have_its_box() -> None:
+    images = studies.ct_series(3, seed=9)
+    later = studies.ct_series(3, seed=9)
+    for one in later:
+        one.SOPInstanceUID = f"{one.SOPInstanceUID}.1"
+    drawn = studies.rt_structure_set(seed=9, references=images[1:2])
+    found, _ = planned([*images, *later], drawn)
+    assert sorted(len(f.boxes) for image in found.images for f in image.frames) == [0] * 4 + [1] * 2
