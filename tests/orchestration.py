@@ -7,6 +7,7 @@ import contextlib
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,9 @@ from typing import Any
 import durabletask.internal.orchestrator_service_pb2 as pb
 from azure.durable_functions.worker import DurableFunctionsWorker
 from durabletask.client import OrchestrationState, TaskHubGrpcClient
-from durabletask.testing import InMemoryOrchestrationBackend, create_test_backend
+from durabletask.internal import helpers
+from durabletask.testing import InMemoryOrchestrationBackend
+from durabletask.testing.in_memory_backend import OrchestrationInstance
 from durabletask.worker import TaskHubGrpcWorker
 
 from orchestrators.report_study import report_study
@@ -186,6 +189,63 @@ class Study:
             return Settlement(covered).to_json()
 
 
+class Backend(InMemoryOrchestrationBackend):
+    """The SDK's engine, kept from giving one execution what an earlier one of its instance began.
+
+    Durable Functions drops such results. Here the answer of a report that an earlier generation
+    started would end another task of the same number in the generation after it.
+    """
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port=port)
+        self._renewals: Counter[str] = Counter()
+
+    def _process_complete_orchestration_action(
+        self, instance: OrchestrationInstance, complete_action: pb.CompleteOrchestrationAction
+    ) -> None:
+        if complete_action.orchestrationStatus == pb.ORCHESTRATION_STATUS_CONTINUED_AS_NEW:
+            self._renewals[instance.instance_id] += 1
+            kept = [one for one in instance.pending_events if _kind(one) not in _OF_ONE_EXECUTION]
+            instance.pending_events[:] = kept
+        super()._process_complete_orchestration_action(instance, complete_action)
+
+    def _watch_sub_orchestration(
+        self, parent_instance_id: str, sub_instance_id: str, task_id: int
+    ) -> None:
+        execution = self._renewals[parent_instance_id]
+
+        def deliver() -> None:
+            sub = self._wait_for_state(sub_instance_id, self._is_terminal_status_check, None)
+            with self._lock:
+                parent = self._instances.get(parent_instance_id)
+                stale = self._renewals[parent_instance_id] != execution
+                if (
+                    sub is None
+                    or parent is None
+                    or stale
+                    or self._is_terminal_status(parent.status)
+                ):
+                    return
+                if sub.status == pb.ORCHESTRATION_STATUS_COMPLETED:
+                    event = helpers.new_sub_orchestration_completed_event(task_id, sub.output)
+                else:
+                    error = RuntimeError(f"{sub_instance_id} failed")
+                    event = helpers.new_sub_orchestration_failed_event(task_id, error)
+                parent.pending_events.append(event)
+                self._enqueue_orchestration(parent_instance_id)
+
+        threading.Thread(target=deliver, daemon=True).start()
+
+
+_OF_ONE_EXECUTION = (
+    "taskCompleted",
+    "taskFailed",
+    "timerFired",
+    "subOrchestrationInstanceCompleted",
+    "subOrchestrationInstanceFailed",
+)
+
+
 class Engine:
     """The in-memory engine with ``review_study`` over a simulated study."""
 
@@ -248,7 +308,8 @@ def engine(study: Study) -> Iterator[Engine]:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
-    backend = create_test_backend(port=port)
+    backend = Backend(port)
+    backend.start()
     running = Engine(backend, port, study)
     running.worker.start()
     try:

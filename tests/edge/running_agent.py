@@ -131,7 +131,9 @@ class RunningAgent:
         self.start()
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+        if failure is not None:
+            print(f"The agent said:\n{self.said()}")
         if self._process is not None:
             self.stop()
 

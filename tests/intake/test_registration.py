@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import azure.functions as func
+from azure.core.exceptions import ResourceExistsError
 from azure.storage.blob import BlobServiceClient
 
 from slicewatch import inventory
@@ -96,6 +98,8 @@ def test_what_is_dropped_by_another_client_is_admitted_the_same(
     data = next(iter(files.values()))
     service = BlobServiceClient.from_connection_string(azurite.connection_string)
     with service, service.get_container_client(DROPBOX) as container:
+        with contextlib.suppress(ResourceExistsError):
+            container.create_container()
         container.upload_blob(name, data)
     call("dropbox", func.blob.InputStream(data=data, name=f"{DROPBOX}/{name}"))
     assert len(inventory.received(storage, study)) == 1

@@ -65,6 +65,7 @@ def large_study(seed: int) -> tuple[str, dict[str, bytes]]:
     return first.StudyInstanceUID, objects
 
 
+@pytest.mark.timeout(400)  # 5,000 objects are sent; a busy machine takes its time
 def test_messages_stay_small_and_the_history_short(tmp_path: Path, models: Path, seed: int) -> None:
     settings = {
         # As shipped: a short pause between inventories would be a longer history.
