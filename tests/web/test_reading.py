@@ -221,7 +221,7 @@ def test_a_changed_finding_keeps_its_label_and_boxes(
 def shipped(tmp_path_factory: pytest.TempPathFactory, page_is_built: None) -> Iterator[RunningApp]:
     if not REAL.exists():
         pytest.skip("the real studies are not at hand")
-    # The sender closes its study; on a busy machine it may pause longer than the tests' quiet period.
+    # The sender closes its study; a busy machine may pause longer than the quiet period of tests.
     unhurried = {"SLICEWATCH_QUIET_SECONDS": "60"}
     yield from running_app(tmp_path_factory.mktemp("shipped"), ROOT / "models", unhurried)
 
