@@ -342,24 +342,26 @@ def _run_all(options: argparse.Namespace) -> int:
     from training.train import train
 
     sources: dict[str, dict[str, Any]] = {
-        SOFT_TISSUE.name: {"dicom": (options.data / "soft-tissue",), "generated": 48},
         BRAIN.name: {"masked": (options.data / "brain-mri",), "normal": 120},
+        SOFT_TISSUE.name: {"dicom": (options.data / "soft-tissue",), "generated": 48},
     }
+    last: dict[str, Path] = {}
     for name, source in sources.items():
         domain = DOMAINS[name]
         data, run = RUNS / "data" / name, RUNS / "train" / name
         if _tell(prepare(domain, data, **source)):
             return 1
-        weights = train(
+        last[name] = train(
             domain,
             data,
             run,
             resume=(run / "weights" / "last.pt").is_file(),
+            start_from=last.get(domain.begins_from),
             device=options.device,
             threads=options.threads,
             overrides=_overrides(options.set),
         )
-        toml = _export(domain, weights, data, options.out, options.version)
+        toml = _export(domain, last[name], data, options.out, options.version)
         evaluation = evaluate(toml, data)
         print(table(evaluation))
         write_json(evaluation, RUNS / "evaluation" / f"{name}.json")

@@ -39,14 +39,19 @@ def train(
         threads: of torch on the CPU.
         overrides: Ultralytics arguments that win over the recipe.
 
+    A run that has ended is not trained again: `resume` then gives its checkpoint.
+
     Raises:
-        BadSource: no data set, or nothing to resume.
+        BadSource: no data set, nothing to resume, or a run that began in another folder.
     """
     if not (data / "dataset.yaml").is_file():
         raise BadSource(f"{data} holds no dataset.yaml; run: python -m training prepare")
     last = out / "weights" / "last.pt"
     if resume and not last.is_file():
         raise BadSource(f"{last} does not exist, so there is nothing to resume")
+    if resume and _has_ended(last, out):
+        print(f"{last}: the run has ended; nothing is trained")
+        return last
     arguments: dict[str, Any] = {
         **RECIPE,
         **domain.recipe,
@@ -66,6 +71,23 @@ def train(
         arguments |= {"resume": str(last), "model": str(last)}
     _trainer(device, threads)(overrides=arguments).train()
     return last
+
+
+def _has_ended(last: Path, out: Path) -> bool:
+    """Whether the checkpoint is a run's last. Raises `BadSource` for a run of another folder."""
+    import torch
+
+    checkpoint = torch.load(last, map_location="cpu", weights_only=False)
+    if checkpoint["epoch"] < 0:
+        return True
+    arguments = checkpoint["train_args"]
+    begun = Path(arguments["project"]) / arguments["name"]
+    if begun.resolve() != out.resolve():
+        raise BadSource(
+            f"{last} is of a run in {begun}, and would go on there: move it back, or begin a new "
+            f"run with --start-from {last}"
+        )
+    return False
 
 
 def _trainer(device: str, threads: int | None) -> Any:

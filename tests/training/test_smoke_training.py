@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from training.__main__ import main
 from training.domains import SOFT_TISSUE
 from training.export import load_model
 from training.phantom import generate_phantom
-from training.sources import Findings, phantoms
+from training.sources import BadSource, Findings, phantoms
 
 pytestmark = [
     pytest.mark.training,
@@ -94,7 +95,12 @@ def test_an_interrupted_training_goes_on_where_it_stopped(data: Path, tmp_path: 
         patch.setattr(CpuTrainer, "save_model", save_and_stop)
         with pytest.raises(KeyboardInterrupt):
             train(SOFT_TISSUE, data, run, threads=1, overrides=stop_after_two)
-    train(SOFT_TISSUE, data, run, threads=1, resume=True)
+    shutil.copytree(run, tmp_path / "moved")
+    with pytest.raises(BadSource, match=r"is of a run in .*run, and would go on there"):
+        train(SOFT_TISSUE, data, tmp_path / "moved", threads=1, resume=True)
+    last = train(SOFT_TISSUE, data, run, threads=1, resume=True)
+    ended = last.read_bytes()
+    assert train(SOFT_TISSUE, data, run, threads=1, resume=True).read_bytes() == ended
     epochs = [row.split(",")[0] for row in (run / "results.csv").read_text().splitlines()[1:]]
     assert [int(epoch) for epoch in epochs] == [1, 2, 3, 4]
 
