@@ -8,6 +8,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def _add_prepare(commands: Subparsers) -> None:
 
 
 def _run_prepare(options: argparse.Namespace) -> int:
-    domain = DOMAINS[options.domain]
+    domain = _domain(options.domain, options.size)
     if not (options.dicom or options.masked or options.generated or options.normal):
         raise BadSource("no source was named: use --dicom, --masked, --generated or --normal")
     prepared = prepare(
@@ -128,7 +129,7 @@ def _add_train(commands: Subparsers) -> None:
 def _run_train(options: argparse.Namespace) -> int:
     from training.train import train
 
-    domain = DOMAINS[options.domain]
+    domain = _domain(options.domain, options.size)
     weights = train(
         domain,
         options.data or RUNS / "data" / domain.name,
@@ -279,7 +280,7 @@ def _add_export(commands: Subparsers) -> None:
 
 
 def _run_export(options: argparse.Namespace) -> int:
-    domain = DOMAINS[options.domain]
+    domain = _domain(options.domain, options.size)
     _export(
         domain,
         options.weights or RUNS / "train" / domain.name / "weights" / "last.pt",
@@ -333,6 +334,7 @@ def _add_all(commands: Subparsers) -> None:
     parser.add_argument("--version", default="0.1.0")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int)
+    _add_size(parser)
     _add_set(parser)
     parser.set_defaults(run=_run_all)
 
@@ -347,7 +349,7 @@ def _run_all(options: argparse.Namespace) -> int:
     }
     last: dict[str, Path] = {}
     for name, source in sources.items():
-        domain = DOMAINS[name]
+        domain = _domain(name, options.size)
         data, run = RUNS / "data" / name, RUNS / "train" / name
         if _tell(prepare(domain, data, **source)):
             return 1
@@ -381,6 +383,27 @@ def _add_set(parser: argparse.ArgumentParser) -> None:
 
 def _add_domain(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("domain", choices=sorted(DOMAINS), help="which detector")
+    _add_size(parser)
+
+
+def _add_size(parser: argparse.ArgumentParser) -> None:
+    sizes = ", ".join(f"{domain.name} {domain.size}" for domain in DOMAINS.values())
+    parser.add_argument(
+        "--size",
+        type=int,
+        help="edge of the network's input, pixels, a multiple of 32, the same for prepare, train "
+        f"and export; default: what a CPU trains in hours ({sizes})",
+    )
+
+
+def _domain(name: str, size: int | None) -> Domain:
+    """The domain, with another input size where one is asked for. Raises `BadSource`."""
+    domain = DOMAINS[name]
+    if size is None:
+        return domain
+    if size < 64 or size % 32:
+        raise BadSource(f"--size {size}: expected a multiple of 32 from 64 on")
+    return replace(domain, size=size)
 
 
 COMMANDS: tuple[Callable[[Subparsers], None], ...] = (

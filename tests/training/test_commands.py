@@ -48,6 +48,17 @@ def prepare(*arguments: object) -> int:
     return main(command)
 
 
+def test_another_input_size_is_prepared_where_it_is_asked_for(
+    dicom_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "data"
+    assert prepare("--dicom", dicom_folder, "--out", out, "--size", 96) == 0
+    assert {read_gray(path).shape for path in out.glob("images/*/*.png")} == {(96, 96)}
+    for size in (100, 32, -64):
+        assert prepare("--dicom", dicom_folder, "--out", out, "--size", size) != 0
+        assert f"--size {size}: expected a multiple of 32 from 64 on" in capsys.readouterr().err
+
+
 def test_prepare_writes_a_data_set_with_manifest(dicom_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "data"
     assert prepare("--dicom", dicom_folder, "--out", out) == 0
