@@ -152,8 +152,28 @@ def _corners(box: Box, own: Dataset, shared: Dataset) -> NDArray[np.float64]:
     )
 
 
+def yolo_line(line: str) -> tuple[float, float, float, float, float]:
+    """A line of a YOLO label file: class, centre, width and height, shares of the frame.
+
+    A line with an outline (``class x1 y1 x2 y2 x3 y3 …``, as for segmentation) is the box round it,
+    as Ultralytics takes it for detection.
+
+    Raises:
+        ValueError: it is neither of the two.
+    """
+    index, *shares = (float(word) for word in line.split())
+    if len(shares) == 4:
+        x, y, width, height = shares
+        return index, x, y, width, height
+    if len(shares) < 6 or len(shares) % 2:
+        raise ValueError(f"{len(shares)} numbers after the class")
+    left, right = min(shares[::2]), max(shares[::2])
+    top, bottom = min(shares[1::2]), max(shares[1::2])
+    return index, (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
+
+
 def yolo_boxes(text: str, classes: Sequence[str], rows: int, columns: int) -> tuple[Annotated, ...]:
-    """Boxes of a YOLO label file: ``class x y width height`` a line, shares of the frame.
+    """Boxes of a YOLO label file in pixels of the frame; see `yolo_line`.
 
     Raises:
         BadAnnotation: a line is not of that form, or of a class that is not in `classes`.
@@ -163,7 +183,7 @@ def yolo_boxes(text: str, classes: Sequence[str], rows: int, columns: int) -> tu
         if not line.strip():
             continue
         try:
-            index, x, y, width, height = (float(word) for word in line.split())
+            index, x, y, width, height = yolo_line(line)
             if index != int(index) or not 0 <= index < len(classes):
                 raise ValueError
         except (ValueError, OverflowError) as error:

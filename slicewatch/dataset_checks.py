@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from slicewatch.annotations import yolo_line
 from slicewatch.dataset import REPEATED, TRAIN, UNANNOTATED, VALIDATION, Example, Reject
 from slicewatch.pixels import PADDING
 
@@ -129,7 +130,7 @@ def check_label(text: str, classes: int) -> str | None:
         if not line.strip():
             continue
         try:
-            label, x, y, width, height = (float(word) for word in line.split())
+            label, x, y, width, height = yolo_line(line)
         except ValueError:
             return f"line {number} is not 'class x y width height'"
         if not (label.is_integer() and 0 <= label < classes):

@@ -502,9 +502,17 @@ def test_a_segmentation_of_absurd_size_is_not_unpacked() -> None:
 def test_yolo_labels_become_boxes_in_pixels_of_the_frame() -> None:
     (one,) = yolo_boxes("1 0.5 0.5 0.5 0.25\n", ("a", "b"), rows=80, columns=40)
     assert (one.name, one.box) == ("b", (10, 30, 30, 50))
-    for text in ("0 0.5 0.5 0.1", "2 0.5 0.5 0.1 0.1", "0.5 0.5 0.5 0.1 0.1", "nan 0 0 1 1"):
+    faults = "0 0.5 0.5 0.1", "2 0.5 0.5 0.1 0.1", "0.5 0.5 0.5 0.1 0.1", "nan 0 0 1 1"
+    for text in (*faults, "0 0.1 0.1 0.2 0.2 0.3", "0 0.1 0.1 0.2 0.2 0.3 0.3 0.4"):
         with pytest.raises(BadAnnotation, match="line 1 is not"):
             yolo_boxes(text, ("a", "b"), 80, 40)
+
+
+def test_an_outline_in_a_label_file_is_the_box_round_it() -> None:
+    (one,) = yolo_boxes("0 0.25 0.5 0.5 0.25 0.75 0.5 0.5 0.75", ("a",), rows=80, columns=40)
+    assert (one.name, one.box) == ("a", (10, 20, 30, 60))
+    assert check_label("0 0.25 0.5 0.5 0.25 0.75 0.5", 1) is None
+    assert check_label("0 0.25 0.5 0.5 0.25 1.75 0.5", 1) is not None
 
 
 def test_sources_that_were_lost_mislead_and_unannotated_ones_do_not() -> None:

@@ -117,7 +117,7 @@ def test_what_is_left_out_is_named_and_too_much_of_it_misleads(
     faults = {
         "outside": "0 0.9 0.5 0.4 0.1",
         "endless": "inf 0.5 0.5 0.1 0.1",
-        "polygon": "0 0.1 0.1 0.2 0.2 0.3 0.1",
+        "half a polygon": "0 0.1 0.1 0.2 0.2 0.3",
         "class9": "9 0.5 0.5 0.1 0.1",
         "bytes": b"\xff\xfe\x00",
     }
