@@ -1,14 +1,28 @@
-"""``python -m training prepare|fetch|train|evaluate|export|all``."""
+"""``python -m training COMMAND``: data sets, models and their figures."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from slicewatch.model_registry import ModelError
-from training.commands import COMMANDS
+from training.arguments import Subparsers
+from training.data_commands import add_change_appearance, add_fetch, add_prepare
+from training.model_commands import add_all, add_average, add_evaluate, add_export, add_train
 from training.sources import BadSource
+
+COMMANDS: tuple[Callable[[Subparsers], None], ...] = (
+    add_prepare,
+    add_fetch,
+    add_change_appearance,
+    add_train,
+    add_average,
+    add_evaluate,
+    add_export,
+    add_all,
+)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from slicewatch.dataset_checks import read_manifest
+from tests import studies
+from training.__main__ import main
+from training.sources import read_gray
 
 pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("default")]
 
@@ -65,3 +71,34 @@ def test_a_lesion_stays_where_its_box_is(torch: Any) -> None:
 def test_the_same_seed_gives_the_same_pictures(torch: Any) -> None:
     assert torch.equal(changed(disc(8), 3), changed(disc(8), 3))
     assert not torch.equal(changed(disc(8), 3), changed(disc(8), 4))
+
+
+def test_a_data_set_is_written_anew_with_other_gray_values_and_the_same_boxes(
+    torch: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, image in enumerate(studies.ct_series(4, seed=1, lesion=(2,))):
+        (tmp_path / f"{number}.dcm").write_bytes(studies.to_bytes(image))
+        (tmp_path / f"{number}.txt").write_text("0 0.5 0.5 0.25 0.25")
+    data, out = tmp_path / "data", tmp_path / "changed"
+    prepare = ["prepare", "soft-tissue", "--dicom", str(tmp_path), "--out", str(data)]
+    main([*prepare, "--validation-share", "1"])
+    assert main(["change-appearance", str(data), str(out), "--seed", "7"]) == 0
+    before, after = (sorted((one / "images" / "val").iterdir()) for one in (data, out))
+    assert [path.name for path in before] == [path.name for path in after]
+    assert len(before) == 4
+    for one, other in zip(before, after, strict=True):
+        assert (read_gray(one) != read_gray(other)).mean() > 0.5
+    labels = [sorted((one / "labels" / "val").iterdir()) for one in (data, out)]
+    texts = [[path.read_text() for path in paths] for paths in labels]
+    assert texts[0] == texts[1]
+    assert load_entries(data) == load_entries(out)
+    for wrong in ([str(data), str(out)], [str(tmp_path), str(tmp_path / "new")]):
+        assert main(["change-appearance", *wrong]) == 2
+    told = capsys.readouterr().err
+    assert "exists: name a new folder" in told
+    assert "holds no manifest.csv" in told
+
+
+def load_entries(data: Path) -> list[tuple[str, str]]:
+    text = (data / "manifest.csv").read_text()
+    return [(entry.name, entry.classes) for entry in read_manifest(text)]

@@ -1,14 +1,10 @@
-"""The commands of ``python -m training``: arguments, messages, exit codes."""
+"""Commands that make models and measure them: ``train`` to ``export``, and ``all``."""
 
 from __future__ import annotations
 
 import argparse
-import fnmatch
-import json
 import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,119 +13,43 @@ from numpy.typing import NDArray
 
 from slicewatch.dataset_checks import check_losses
 from slicewatch.dataset_planning import LabelMap
-from training.domains import BRAIN, DOMAINS, SOFT_TISSUE, Domain
-from training.prepare import Prepared, prepare
+from training.arguments import (
+    MODELS,
+    RUNS,
+    Subparsers,
+    add_domain,
+    add_label,
+    add_set,
+    add_size,
+    domain_of,
+    label_rules,
+    overrides_of,
+)
+from training.data_commands import tell
+from training.domains import BRAIN, SOFT_TISSUE, Domain
+from training.prepare import prepare
 from training.sources import BadSource, Findings, read_gray, summary
 
-type Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
-
-RUNS = Path("runs")
-MODELS = Path("models")
 CALIBRATION_SLICES = 128
 
 
-def _add_prepare(commands: Subparsers) -> None:
-    parser = commands.add_parser(
-        "prepare", help="sources to a checked data set in YOLO layout, split by patient"
-    )
-    _add_domain(parser)
-    parser.add_argument("--out", type=Path, help="default: runs/data/DOMAIN")
-    parser.add_argument(
-        "--dicom",
-        type=Path,
-        action="append",
-        default=[],
-        help="folder of DICOM with RTSTRUCT, SEG or YOLO label files; may be repeated",
-    )
-    parser.add_argument(
-        "--masked",
-        type=Path,
-        action="append",
-        default=[],
-        help="folder with index.csv (sample_id, patient_id, class), images and masks",
-    )
-    parser.add_argument(
-        "--generated", type=int, default=0, help="generated studies to mix into training"
-    )
-    parser.add_argument(
-        "--normal", type=int, default=0, help="slices of a normal brain to mix into training"
-    )
-    parser.add_argument(
-        "--validation-share", type=float, default=0.2, help="share of the patients, by hash"
-    )
-    _add_label(parser)
-    parser.set_defaults(run=_run_prepare)
-
-
-def _run_prepare(options: argparse.Namespace) -> int:
-    domain = _domain(options.domain, options.size)
-    if not (options.dicom or options.masked or options.generated or options.normal):
-        raise BadSource("no source was named: use --dicom, --masked, --generated or --normal")
-    prepared = prepare(
-        domain,
-        options.out or RUNS / "data" / domain.name,
-        dicom=tuple(options.dicom),
-        masked=tuple(options.masked),
-        generated=options.generated,
-        normal=options.normal,
-        validation_share=options.validation_share,
-        labels=_labels(options.label, domain.classes),
-    )
-    return _tell(prepared)
-
-
-def _tell(prepared: Prepared) -> int:
-    for (split, kind), count in sorted(prepared.counts.items()):
-        print(f"{split:<6} {kind:<9} {count:>6} slices")
-    print(f"{prepared.rejects} sources rejected; reasons in {prepared.folder / 'rejected.json'}")
-    for problem in prepared.problems:
-        print(f"misleading: {problem}")
-    return 1 if prepared.problems else 0
-
-
-def _add_fetch(commands: Subparsers) -> None:
-    parser = commands.add_parser(
-        "fetch", help="a data set that was prepared as a Function, onto this machine"
-    )
-    parser.add_argument("dataset", help="its name below training/inbox")
-    parser.add_argument("--out", type=Path, help="default: runs/data/DATASET")
-    parser.set_defaults(run=_run_fetch)
-
-
-def _run_fetch(options: argparse.Namespace) -> int:
-    from slicewatch.settings import SettingError
-    from slicewatch.storage import StorageUnavailable, current
-    from training.fetch import fetch
-
-    out = options.out or RUNS / "data" / options.dataset
-    try:
-        fetched = fetch(current(), options.dataset, out)
-    except (SettingError, StorageUnavailable) as error:
-        raise BadSource(str(error)) from None
-    manifest = json.loads((out / "manifest.json").read_text("utf-8"))
-    print(f"{fetched} files in {out}; the data set is {manifest['status']}")
-    for problem in manifest["problems"]:
-        print(f"misleading: {problem}")
-    return 1 if manifest["problems"] else 0
-
-
-def _add_train(commands: Subparsers) -> None:
+def add_train(commands: Subparsers) -> None:
     parser = commands.add_parser("train", help="train a detector from scratch, resumable")
-    _add_domain(parser)
+    add_domain(parser)
     parser.add_argument("--data", type=Path, help="default: runs/data/DOMAIN")
     parser.add_argument("--out", type=Path, help="folder of the run; default: runs/train/DOMAIN")
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
     parser.add_argument("--start-from", type=Path, help="checkpoint to start from")
     parser.add_argument("--device", default="cpu", help="cpu, or a CUDA device such as 0")
     parser.add_argument("--threads", type=int, help="of torch on the CPU")
-    _add_set(parser)
+    add_set(parser)
     parser.set_defaults(run=_run_train)
 
 
 def _run_train(options: argparse.Namespace) -> int:
     from training.train import train
 
-    domain = _domain(options.domain, options.size)
+    domain = domain_of(options.domain, options.size)
     weights = train(
         domain,
         options.data or RUNS / "data" / domain.name,
@@ -138,26 +58,13 @@ def _run_train(options: argparse.Namespace) -> int:
         start_from=options.start_from,
         device=options.device,
         threads=options.threads,
-        overrides=_overrides(options.set),
+        overrides=overrides_of(options.set),
     )
     print(f"weights: {weights}")
     return 0
 
 
-def _overrides(pairs: list[str]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for pair in pairs:
-        key, found, text = pair.partition("=")
-        if not found:
-            raise BadSource(f"--set {pair}: expected KEY=VALUE")
-        try:
-            values[key] = json.loads(text)
-        except json.JSONDecodeError:
-            values[key] = text
-    return values
-
-
-def _add_average(commands: Subparsers) -> None:
+def add_average(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "average", help="the mean of checkpoints of one detector's stages, as one checkpoint"
     )
@@ -174,7 +81,7 @@ def _run_average(options: argparse.Namespace) -> int:
     return 0
 
 
-def _add_evaluate(commands: Subparsers) -> None:
+def add_evaluate(commands: Subparsers) -> None:
     from training.evaluate import DEFAULT_POLICY
 
     parser = commands.add_parser(
@@ -189,7 +96,7 @@ def _add_evaluate(commands: Subparsers) -> None:
         help="data set in YOLO layout (folder or YAML file), or a folder of DICOM with RTSTRUCT, "
         "SEG or YOLO label files anywhere below",
     )
-    _add_label(parser)
+    add_label(parser)
     parser.add_argument(
         "--unannotated-free",
         action="store_true",
@@ -215,7 +122,7 @@ def _run_evaluate(options: argparse.Namespace) -> int:
         policy=options.policy,
         rounds=options.rounds,
         threads=options.threads,
-        labels=LabelMap(_labels(options.label, load_model(options.model).classes)),
+        labels=LabelMap(label_rules(options.label, load_model(options.model).classes)),
         unannotated_free=options.unannotated_free,
     )
     print(table(evaluation))
@@ -239,34 +146,11 @@ def _tell_losses(findings: Findings) -> int:
     return 1 if problems else 0
 
 
-def _add_label(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--label",
-        action="append",
-        default=[],
-        metavar="NAME=CLASS",
-        help="structures of that name (* and ? for any text, letter case aside) are of that "
-        "class; may be repeated, the first that fits counts, before the usual names",
-    )
-
-
-def _labels(pairs: list[str], classes: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    rules = []
-    for pair in pairs:
-        glob, found, label = pair.rpartition("=")
-        if not found or not glob:
-            raise BadSource(f"--label {pair}: expected NAME=CLASS")
-        if label not in classes:
-            raise BadSource(f"--label {pair}: the classes are {', '.join(classes)}")
-        rules.append((fnmatch.translate(glob), label))
-    return tuple(rules)
-
-
-def _add_export(commands: Subparsers) -> None:
+def add_export(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "export", help="weights to ONNX and TOML; the threshold comes from the validation fold"
     )
-    _add_domain(parser)
+    add_domain(parser)
     parser.add_argument("--weights", type=Path, help="default: runs/train/DOMAIN/weights/last.pt")
     parser.add_argument("--data", type=Path, help="default: runs/data/DOMAIN")
     parser.add_argument("--out", type=Path, default=MODELS, help="folder of the models")
@@ -280,7 +164,7 @@ def _add_export(commands: Subparsers) -> None:
 
 
 def _run_export(options: argparse.Namespace) -> int:
-    domain = _domain(options.domain, options.size)
+    domain = domain_of(options.domain, options.size)
     _export(
         domain,
         options.weights or RUNS / "train" / domain.name / "weights" / "last.pt",
@@ -325,7 +209,7 @@ def calibration_pictures(data: Path) -> list[NDArray[np.uint8]]:
     return [read_gray(path) for path in pictures[::step]]
 
 
-def _add_all(commands: Subparsers) -> None:
+def add_all(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "all", help="prepare, train, export and evaluate both detectors on the shared data"
     )
@@ -334,8 +218,8 @@ def _add_all(commands: Subparsers) -> None:
     parser.add_argument("--version", default="0.1.0")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int)
-    _add_size(parser)
-    _add_set(parser)
+    add_size(parser)
+    add_set(parser)
     parser.set_defaults(run=_run_all)
 
 
@@ -349,9 +233,9 @@ def _run_all(options: argparse.Namespace) -> int:
     }
     last: dict[str, Path] = {}
     for name, source in sources.items():
-        domain = _domain(name, options.size)
+        domain = domain_of(name, options.size)
         data, run = RUNS / "data" / name, RUNS / "train" / name
-        if _tell(prepare(domain, data, **source)):
+        if tell(prepare(domain, data, **source)):
             return 1
         last[name] = train(
             domain,
@@ -361,7 +245,7 @@ def _run_all(options: argparse.Namespace) -> int:
             start_from=last.get(domain.begins_from),
             device=options.device,
             threads=options.threads,
-            overrides=_overrides(options.set),
+            overrides=overrides_of(options.set),
         )
         toml = _export(domain, last[name], data, options.out, options.version)
         evaluation = evaluate(toml, data)
@@ -369,49 +253,3 @@ def _run_all(options: argparse.Namespace) -> int:
         write_json(evaluation, RUNS / "evaluation" / f"{name}.json")
         plot(evaluation, RUNS / "evaluation")
     return 0
-
-
-def _add_set(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="Ultralytics argument that wins over the recipe, such as epochs=3",
-    )
-
-
-def _add_domain(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("domain", choices=sorted(DOMAINS), help="which detector")
-    _add_size(parser)
-
-
-def _add_size(parser: argparse.ArgumentParser) -> None:
-    sizes = ", ".join(f"{domain.name} {domain.size}" for domain in DOMAINS.values())
-    parser.add_argument(
-        "--size",
-        type=int,
-        help="edge of the network's input, pixels, a multiple of 32, the same for prepare, train "
-        f"and export; default: what a CPU trains in hours ({sizes})",
-    )
-
-
-def _domain(name: str, size: int | None) -> Domain:
-    """The domain, with another input size where one is asked for. Raises `BadSource`."""
-    domain = DOMAINS[name]
-    if size is None:
-        return domain
-    if size < 64 or size % 32:
-        raise BadSource(f"--size {size}: expected a multiple of 32 from 64 on")
-    return replace(domain, size=size)
-
-
-COMMANDS: tuple[Callable[[Subparsers], None], ...] = (
-    _add_prepare,
-    _add_fetch,
-    _add_train,
-    _add_average,
-    _add_evaluate,
-    _add_export,
-    _add_all,
-)
