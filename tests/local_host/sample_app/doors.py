@@ -9,6 +9,7 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import azure.durable_functions as df
 import azure.functions as func
@@ -23,6 +24,7 @@ def _json(content: object, status: int = 200) -> func.HttpResponse:
 
 @doors.route(route="echo/{word}/{count:int?}", methods=["GET", "POST"])
 def echo(req: func.HttpRequest, context: func.Context) -> func.HttpResponse:
+    local: Any = context.thread_local_storage
     return _json(
         {
             "method": req.method,
@@ -33,7 +35,7 @@ def echo(req: func.HttpRequest, context: func.Context) -> func.HttpResponse:
             "body": req.get_body().decode(),
             "function": context.function_name,
             "invocation": context.invocation_id,
-            "thread_invocation": context.thread_local_storage.invocation_id,
+            "thread_invocation": local.invocation_id,
             "trace_parent": context.trace_context.trace_parent,
             "retry": context.retry_context is None,
             "pid": os.getpid(),
@@ -211,6 +213,7 @@ async def wait(req: func.HttpRequest, client: df.DurableFunctionsClient) -> func
         )
     except TimeoutError:
         return func.HttpResponse("timeout")
+    assert state is not None
     return func.HttpResponse(state.runtime_status.name)
 
 

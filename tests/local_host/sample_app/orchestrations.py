@@ -3,17 +3,28 @@
 import os
 import signal
 import time
+from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import azure.durable_functions as df
-from durabletask.entities import EntityInstanceId
-from durabletask.task import RetryPolicy, TaskFailedError, when_all, when_any
+from durabletask.entities import EntityContext, EntityInstanceId
+from durabletask.task import (
+    OrchestrationContext,
+    RetryPolicy,
+    Task,
+    TaskFailedError,
+    when_all,
+    when_any,
+)
 
 orchestrations = df.Blueprint()
 
+type Steps[Result] = Generator[Task[Any], Any, Result]
 
-def _append(path, text):
+
+def _append(path: str, text: str) -> None:
     with Path(path).open("a", encoding="utf-8") as file:
         file.write(text + "\n")
 
@@ -24,14 +35,14 @@ def double(number: int) -> int:
 
 
 @orchestrations.activity_trigger(input_name="request")
-def note(request: dict) -> int:
+def note(request: dict) -> int:  # type: ignore[type-arg]  # the worker wants bare types
     """Append a line to a file; how many lines it then has."""
     _append(request["file"], request.get("text", "-"))
     return len(Path(request["file"]).read_text("utf-8").splitlines())
 
 
 @orchestrations.activity_trigger(input_name="request")
-def fail_until(request: dict) -> int:
+def fail_until(request: dict) -> int:  # type: ignore[type-arg]  # the worker wants bare types
     """Fail until the file has ``times`` lines."""
     count = note_line(request["file"])
     if count < request["times"]:
@@ -39,7 +50,7 @@ def fail_until(request: dict) -> int:
     return count
 
 
-def note_line(path):
+def note_line(path: str) -> int:
     _append(path, "-")
     return len(Path(path).read_text("utf-8").splitlines())
 
@@ -50,7 +61,7 @@ def wordless(request: str) -> None:
 
 
 @orchestrations.activity_trigger(input_name="request")
-def nap(request: dict) -> int:
+def nap(request: dict) -> int:  # type: ignore[type-arg]  # the worker wants bare types
     """Say that it runs, sleep, and give the process id."""
     _append(request["file"], str(os.getpid()))
     time.sleep(request["seconds"])
@@ -58,7 +69,7 @@ def nap(request: dict) -> int:
 
 
 @orchestrations.activity_trigger(input_name="request")
-def crash(request: dict) -> int:
+def crash(request: dict) -> int:  # type: ignore[type-arg]  # the worker wants bare types
     """End the worker process the first ``times`` times."""
     count = note_line(request["file"])
     if count <= request["times"]:
@@ -85,21 +96,22 @@ def busy(folder: str) -> int:
 
 
 @orchestrations.orchestration_trigger(context_name="context")
-def fan_out(context, count):
+def fan_out(context: OrchestrationContext, count: int) -> Steps[int]:
     results = yield when_all([context.call_activity("double", input=i) for i in range(count)])
     return sum(results)
 
 
 @orchestrations.orchestration_trigger(context_name="context")
-def many_at_once(context, request):
-    tasks = [
+def many_at_once(context: OrchestrationContext, request: dict[str, Any]) -> Steps[int]:
+    tasks: list[Task[Any]] = [
         context.call_activity("busy", input=request["folder"]) for _ in range(request["count"])
     ]
-    return max((yield when_all(tasks)))
+    counts: list[int] = yield when_all(tasks)
+    return max(counts)
 
 
 @orchestrations.orchestration_trigger(context_name="context")
-def with_retry(context, request):
+def with_retry(context: OrchestrationContext, request: dict[str, Any]) -> Steps[Any]:
     policy = RetryPolicy(
         first_retry_interval=timedelta(milliseconds=50),
         max_number_of_attempts=request["attempts"],
@@ -108,7 +120,7 @@ def with_retry(context, request):
 
 
 @orchestrations.orchestration_trigger(context_name="context")
-def catches(context, activity):
+def catches(context: OrchestrationContext, activity: str) -> Steps[Any]:
     try:
         yield context.call_activity(activity, input="x")
     except TaskFailedError as error:
@@ -117,17 +129,17 @@ def catches(context, activity):
 
 
 @orchestrations.orchestration_trigger(context_name="context")
-def crashing(context, request):
+def crashing(context: OrchestrationContext, request: dict[str, Any]) -> Steps[Any]:
     return (yield context.call_activity("crash", input=request))
 
 
 @orchestrations.orchestration_trigger(context_name="context")
-def napping(context, request):
+def napping(context: OrchestrationContext, request: dict[str, Any]) -> Steps[Any]:
     return (yield context.call_activity("nap", input=request))
 
 
 @orchestrations.orchestration_trigger(context_name="context")
-def crashing_orchestrator(context, request):
+def crashing_orchestrator(context: OrchestrationContext, request: dict[str, Any]) -> Steps[str]:
     """Ends its worker process on the first replay that comes after the activity."""
     yield context.call_activity("double", input=1)
     marker = Path(request["file"])
@@ -138,19 +150,19 @@ def crashing_orchestrator(context, request):
 
 
 @orchestrations.orchestration_trigger(context_name="context")
-def uses_renamed(context, word):
+def uses_renamed(context: OrchestrationContext, word: str) -> Steps[Any]:
     return (yield context.call_activity("renamed-activity", input=word))
 
 
 @orchestrations.orchestration_trigger(context_name="context")
-def waits(context, seconds):
+def waits(context: OrchestrationContext, seconds: float) -> Steps[float]:
     before = context.current_utc_datetime
     yield context.create_timer(timedelta(seconds=seconds))
     return (context.current_utc_datetime - before).total_seconds()
 
 
 @orchestrations.orchestration_trigger(context_name="context")
-def decision(context, seconds):
+def decision(context: OrchestrationContext, seconds: float) -> Steps[Any]:
     """An event against a timer."""
     context.set_custom_status({"phase": "waiting"})
     event = context.wait_for_external_event("decide")
@@ -161,14 +173,14 @@ def decision(context, seconds):
 
 
 @orchestrations.orchestration_trigger(context_name="context")
-def two_events(context, _input):
+def two_events(context: OrchestrationContext, _input: Any) -> Steps[list[Any]]:
     first = yield context.wait_for_external_event("tick")
     second = yield context.wait_for_external_event("tick")
     return [first, second]
 
 
 @orchestrations.orchestration_trigger(context_name="context")
-def child(context, request):
+def child(context: OrchestrationContext, request: dict[str, Any]) -> Steps[Any]:
     if request.get("fail"):
         raise KeyError("the child's own error")
     if request.get("seconds"):
@@ -180,7 +192,7 @@ def child(context, request):
 
 
 @orchestrations.orchestration_trigger(context_name="context")
-def parent(context, request):
+def parent(context: OrchestrationContext, request: dict[str, Any]) -> Steps[Any]:
     try:
         return (
             yield context.call_sub_orchestrator(
@@ -192,12 +204,12 @@ def parent(context, request):
 
 
 @orchestrations.orchestration_trigger(context_name="context")
-def counts_down(context, request):
+def counts_down(context: OrchestrationContext, request: dict[str, Any]) -> Steps[Any]:
     """Continues as new, leaving a timer and an activity of the old execution behind."""
     if request["left"] == 0:
         yield context.create_timer(timedelta(seconds=1.2))
         return {"seen": request["seen"], "at": "end"}
-    late = context.call_activity("nap", input={"file": os.devnull, "seconds": 0.4})
+    late: Task[Any] = context.call_activity("nap", input={"file": os.devnull, "seconds": 0.4})
     timer = context.create_timer(timedelta(seconds=0.6))
     event = context.wait_for_external_event("go")
     winner = yield when_any([event, late, timer])
@@ -209,11 +221,12 @@ def counts_down(context, request):
 
 
 @orchestrations.orchestration_trigger(context_name="context")
-def rewindable(context, request):
+def rewindable(context: OrchestrationContext, request: dict[str, Any]) -> Steps[bool]:
     """Fails until its file exists; a second activity still runs when it does."""
-    slow = context.call_activity("nap", input={"file": request["log"], "seconds": 0.5})
+    slow: Task[int] = context.call_activity("nap", input={"file": request["log"], "seconds": 0.5})
     yield context.call_activity("needs_file", input=request["file"])
-    return (yield slow) > 0
+    pid: int = yield slow
+    return pid > 0
 
 
 @orchestrations.activity_trigger(input_name="path")
@@ -224,8 +237,8 @@ def needs_file(path: str) -> bool:
 
 
 # v1-style, as call_http is on the compatible context alone
-@orchestrations.orchestration_trigger(context_name="context")
-def http_caller(context: df.DurableOrchestrationContext):
+@orchestrations.orchestration_trigger(context_name="context")  # type: ignore[arg-type]
+def http_caller(context: df.DurableOrchestrationContext) -> Steps[dict[str, Any]]:
     request = context.get_input()
     response = yield context.call_http("GET", request["uri"])
     return {"status": response.status_code, "content": response.content}
@@ -235,7 +248,7 @@ def http_caller(context: df.DurableOrchestrationContext):
 
 
 @orchestrations.entity_trigger(context_name="context", entity_name="Counter")
-def counter(context, amount):
+def counter(context: EntityContext, amount: Any) -> Any:
     value = context.get_state(int, 0)
     match context.operation:
         case "add":
@@ -254,7 +267,7 @@ def counter(context, amount):
 
 
 @orchestrations.orchestration_trigger(context_name="context")
-def asks_entity(context, request):
+def asks_entity(context: OrchestrationContext, request: dict[str, Any]) -> Steps[Any]:
     entity = EntityInstanceId("Counter", request["key"])
     try:
         if "signal" in request:
@@ -265,7 +278,7 @@ def asks_entity(context, request):
 
 
 @orchestrations.orchestration_trigger(context_name="context")
-def transfers(context, request):
+def transfers(context: OrchestrationContext, request: dict[str, Any]) -> Steps[dict[str, Any]]:
     """Read, wait, write: right only when the lock keeps the others out."""
     entity = EntityInstanceId("Counter", request["key"])
     with (yield context.lock_entities([entity])):
@@ -277,13 +290,13 @@ def transfers(context, request):
 
 
 @orchestrations.orchestration_trigger(context_name="context")
-def dies_with_lock(context, key):
+def dies_with_lock(context: OrchestrationContext, key: str) -> Steps[None]:
     with (yield context.lock_entities([EntityInstanceId("Counter", key)])):
         yield context.wait_for_external_event("never")
 
 
 @orchestrations.orchestration_trigger(context_name="context")
-def delayed_signal(context, request):
+def delayed_signal(context: OrchestrationContext, request: dict[str, Any]) -> Steps[bool]:
     when = context.current_utc_datetime.replace(tzinfo=UTC) + timedelta(seconds=request["seconds"])
     context.signal_entity(EntityInstanceId("Counter", request["key"]), "add", 1, signal_time=when)
     yield context.call_activity("double", input=1)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import azure.functions as func
 
-storage_functions = func.Blueprint()
+storage_functions = func.Blueprint()  # type: ignore[no-untyped-call]
 
 
 def _record(**content: object) -> None:
@@ -48,14 +48,14 @@ def on_blob(blob: func.InputStream, beside: func.InputStream) -> None:
         size=len(content),
         start=content[:20].decode(),
         beside=None if beside is None else beside.read().decode(),
-        metadata=blob.metadata,
+        metadata=blob.metadata,  # type: ignore[attr-defined]  # the base class lacks it
     )
     if content.startswith(b"poison"):
         raise ValueError("poison")
 
 
 @storage_functions.blob_trigger(
-    arg_name="blob", path="events/{name}", connection="", source="EventGrid"
+    arg_name="blob", path="events/{name}", connection="", source=func.BlobSource.EVENT_GRID
 )
 def on_event(blob: func.InputStream) -> None:
     _record(event=blob.name, start=blob.read()[:20].decode())
