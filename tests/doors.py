@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import azure.durable_functions as df
 import azure.functions as func
 import requests
+from azure.functions.decorators.function_app import FunctionBuilder
 from durabletask.task import OrchestrationContext, Task, when_any
 from durabletask.testing import InMemoryOrchestrationBackend
 from durabletask.worker import TaskHubGrpcWorker
@@ -45,6 +46,13 @@ def function_of(module: ModuleType) -> Callable[..., Any]:
     return found
 
 
+def orchestrator_of(registered: FunctionBuilder) -> Callable[..., Any]:
+    """The generator function of an orchestration trigger."""
+    handle: Any = registered.build().get_user_function()
+    found: Callable[..., Any] = handle.orchestrator_function
+    return found
+
+
 def body_of(response: func.HttpResponse) -> Any:
     return json.loads(response.get_body())
 
@@ -64,7 +72,7 @@ class Bridge(BaseAdapter):
             func.HttpRequest(
                 request.method or "",
                 request.url,
-                headers=dict(request.headers),
+                headers=dict(cast("Mapping[str, str]", request.headers)),
                 route_params={"study": study} if study else {},
                 body=request.body,
             )
@@ -160,7 +168,7 @@ def running_engine() -> Generator[Engine]:
         port = one.getsockname()[1]
     backend = InMemoryOrchestrationBackend(port=port)
     backend.start()
-    worker = TaskHubGrpcWorker(host_address=f"127.0.0.1:{port}")
+    worker: Any = TaskHubGrpcWorker(host_address=f"127.0.0.1:{port}")
     worker.add_orchestrator(review_study)
     worker.start()
     client = df.SyncDurableFunctionsClient(json.dumps({"rpcBaseUrl": f"127.0.0.1:{port}"}))

@@ -39,9 +39,10 @@ from slicewatch.messages import (
 )
 from slicewatch.records import BatchResult, Lane, LaneFlag, StudyStatus
 from slicewatch.report_messages import Delivered, Reported, ReportRequest
+from tests.doors import orchestrator_of
 
-REVIEW_STUDY: Callable[..., Any] = review_study.build().get_user_function().orchestrator_function
-REPORT_STUDY: Callable[..., Any] = report_study.build().get_user_function().orchestrator_function
+REVIEW_STUDY = orchestrator_of(review_study)
+REPORT_STUDY = orchestrator_of(report_study)
 STUDY = "1.2.3"
 TERMINAL = ("COMPLETED", "FAILED", "TERMINATED")
 
@@ -253,7 +254,7 @@ class Engine:
         self.backend = backend
         self.study = study
         self.client = TaskHubGrpcClient(host_address=f"localhost:{port}")
-        self.worker = TaskHubGrpcWorker(host_address=f"localhost:{port}")
+        self.worker: Any = TaskHubGrpcWorker(host_address=f"localhost:{port}")
         self.worker._registry.add_named_orchestrator("review_study", REVIEW_STUDY)
         self.worker._registry.add_named_orchestrator("report_study", REPORT_STUDY)
         for name in (

@@ -31,7 +31,7 @@ from slicewatch.settings import Settings
 from slicewatch.storage import CUSTODY, QUARANTINE, Storage, StorageUnavailable
 from slicewatch.worklist import Item, Reader
 from tests.custody_study import slices
-from tests.doors import Engine, body_of, function_of, request, running_engine
+from tests.doors import Engine, body_of, function_of, orchestrator_of, request, running_engine
 from tests.identities import principal
 from triggers import (
     stow_store,
@@ -242,9 +242,9 @@ def exporting() -> Iterator[df.SyncDurableFunctionsClient]:
         port = one.getsockname()[1]
     backend = InMemoryOrchestrationBackend(port=port)
     backend.start()
-    worker = TaskHubGrpcWorker(host_address=f"127.0.0.1:{port}")
-    orchestrator = export_evidence.export_evidence.build().get_user_function()
-    worker._registry.add_named_orchestrator("export_evidence", orchestrator.orchestrator_function)
+    worker: Any = TaskHubGrpcWorker(host_address=f"127.0.0.1:{port}")
+    orchestrator = orchestrator_of(export_evidence.export_evidence)
+    worker._registry.add_named_orchestrator("export_evidence", orchestrator)
     for module in (plan_evidence, pack_evidence, build_evidence):
         work = function_of(module)
         name = module.__name__.rpartition(".")[2]

@@ -227,7 +227,9 @@ def test_a_late_event_without_late_slices_changes_nothing() -> None:
     assert study.generations == [4]
 
 
-def test_slices_that_come_while_it_is_assessed_are_not_lost_though_no_event_tells() -> None:
+def test_slices_that_come_while_it_is_assessed_are_not_lost_though_no_event_tells(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     study = Study(received=4, closed=True)
     assess = study.assess_study
 
@@ -236,7 +238,7 @@ def test_slices_that_come_while_it_is_assessed_are_not_lost_though_no_event_tell
         study.received = max(study.received, 5)
         return answer
 
-    study.assess_study = slow  # type: ignore[method-assign]
+    monkeypatch.setattr(study, "assess_study", slow)
     with engine(study) as running:
         running.finish(running.start(plan()))
     assert study.generations == [4, 5]
@@ -303,7 +305,9 @@ def test_no_durable_message_names_the_patient_or_a_slice() -> None:
         running.finish(instance)
 
 
-def test_a_fault_that_another_try_would_not_cure_is_not_tried_again() -> None:
+def test_a_fault_that_another_try_would_not_cure_is_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     tries = []
     study = Study(received=4, closed=True)
 
@@ -311,7 +315,7 @@ def test_a_fault_that_another_try_would_not_cure_is_not_tried_again() -> None:
         tries.append(data)
         return {"fault": "ModelError", "activity": "screen_slices"}
 
-    study.screen_slices = broken  # type: ignore[method-assign]
+    monkeypatch.setattr(study, "screen_slices", broken)
     with engine(study) as running:
         state = running.finish(running.start(plan()))
     assert len(tries) == 1

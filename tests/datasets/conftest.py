@@ -6,6 +6,7 @@ import json
 import socket
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import azure.durable_functions as df
 import pytest
@@ -62,7 +63,7 @@ def engine() -> Iterator[Engine]:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
     backend = create_test_backend(port=port)
-    worker = TaskHubGrpcWorker(host_address=f"127.0.0.1:{port}")
+    worker: Any = TaskHubGrpcWorker(host_address=f"127.0.0.1:{port}")
     worker._registry.add_named_orchestrator("prepare_dataset", ORCHESTRATOR)
     for module in ACTIVITIES:
         name = module.__name__.rpartition(".")[2]

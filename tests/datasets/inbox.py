@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -29,12 +29,10 @@ from slicewatch.settings import Settings
 from slicewatch.storage import Storage
 from tests import studies
 from tests.azurite import Azurite
-from tests.doors import body_of, function_of, request
+from tests.doors import body_of, function_of, orchestrator_of, request
 from tests.identities import DEVELOPER
 
-ORCHESTRATOR: Callable[..., Any] = (
-    prepare_dataset.prepare_dataset.build().get_user_function().orchestrator_function
-)
+ORCHESTRATOR = orchestrator_of(prepare_dataset.prepare_dataset)
 ACTIVITIES: tuple[ModuleType, ...] = (
     batch_objects,
     inspect_objects,
