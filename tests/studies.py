@@ -393,7 +393,7 @@ def to_bytes(
     meta.MediaStorageSOPClassUID = dataset.get("SOPClassUID", "")
     meta.MediaStorageSOPInstanceUID = dataset.get("SOPInstanceUID", "")
     meta.TransferSyntaxUID = uid.UID(syntax)
-    meta.ImplementationClassUID = "2.25.1"
+    meta.ImplementationClassUID = uid.UID("2.25.1")
     dataset.file_meta = meta
     dataset.preamble = preamble
     if syntax == uid.ExplicitVRBigEndian and "PixelData" in dataset:
@@ -407,8 +407,8 @@ def to_bytes(
     if not native and "PixelData" in dataset:
         if syntax == uid.JPEGBaseline8Bit and dataset.SamplesPerPixel == 3:
             dataset.PhotometricInterpretation = "YBR_FULL_422"  # as the encoder leaves it
-        frames = [] if encoded else native_frames(dataset)
-        frames = [encode_frame(frame, dataset, syntax) for frame in frames]
+        plain = [] if encoded else native_frames(dataset)
+        frames = [encode_frame(frame, dataset, syntax) for frame in plain]
         if extended_offsets:
             dataset.PixelData, offsets, lengths = encapsulate_extended(frames)
             dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths = offsets, lengths

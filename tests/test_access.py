@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 UPLOADS = {"uploader"}
 READS = {"reader", "clinical-reviewer", "forensic-reviewer", "administrator"}
 CLINICAL = {"clinical-reviewer"}
-EVERYBODY = set(Role)
+EVERYBODY: set[str] = set(Role)
 
 MAY: dict[str, set[str]] = {
     "dataset_prepare": UPLOADS | {"administrator"},
@@ -78,8 +78,8 @@ def doors() -> dict[str, str]:
     for file in sorted((ROOT / "triggers").glob("*.py")):
         name = file.stem
         module = import_module(f"triggers.{name}")
-        registered = getattr(module, name, None)
-        trigger = getattr(registered, "_function", None) and registered._function.get_trigger()
+        registered: Any = getattr(module, name, None)
+        trigger: Any = getattr(registered, "_function", None) and registered._function.get_trigger()
         if getattr(trigger, "route", None) and name != "health":
             found[name] = next(iter(trigger.methods)).value
     return found

@@ -7,6 +7,7 @@ import io
 import stat
 import struct
 import zipfile
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -32,7 +33,7 @@ def zipped(
     return buffer.getvalue()
 
 
-def unpacked(data: bytes, **changes: int) -> list[Offered]:
+def unpacked(data: bytes, **changes: Any) -> list[Offered]:
     return list(archive.unpack(data, dataclasses.replace(SETTINGS, **changes)))
 
 

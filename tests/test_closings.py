@@ -29,7 +29,7 @@ def study() -> str:
 
 
 def screening(*instances: str, at: Whereabouts = Whereabouts.HELD, **more: Any) -> EdgeScreening:
-    values = {"model": "m@1", "model_sha256": "ab" * 32, "threshold": 0.4}
+    values: dict[str, Any] = {"model": "m@1", "model_sha256": "ab" * 32, "threshold": 0.4}
     return EdgeScreening(Outcome.SCREENED, at, instances, **values | more)
 
 

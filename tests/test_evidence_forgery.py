@@ -115,8 +115,10 @@ def test_an_entry_of_another_study_is_named(files: Files, key: bytes, tmp_path: 
 # --- zip tricks ---------------------------------------------------------------------------------
 
 
-def written(path: Path, members: list[tuple[str, bytes]], **how: int) -> Path:
-    with zipfile.ZipFile(path, "w", **how) as archive:  # type: ignore[arg-type]
+def written(
+    path: Path, members: list[tuple[str, bytes]], compression: int = zipfile.ZIP_STORED
+) -> Path:
+    with zipfile.ZipFile(path, "w", compression) as archive:
         for name, text in members:
             archive.writestr(name, text)
     return path

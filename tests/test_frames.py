@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset, uid
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate
-from pydicom.pixels import apply_rescale
+from pydicom.pixels.processing import apply_rescale
 from pydicom.sequence import Sequence
 
 from slicewatch.dicom import Frame, Limits, Rejected, read_frames
@@ -309,7 +310,7 @@ def test_sign_survives_a_jpeg_ls_codestream_wider_than_the_bits_stored() -> None
     pixels = np.clip(studies.body_slice(), -1024, 2047).astype(np.int16)
     dataset = studies.ct_image(pixels, bits_stored=12)
     wide = imagecodecs.jpegls_encode((pixels & 0x0FFF).astype(np.uint16))  # precision 16
-    dataset.PixelData = encapsulate([wide])
+    dataset.PixelData = encapsulate([bytes(wide)])
     data = studies.to_bytes(dataset, uid.JPEGLSLossless, encoded=True)
     np.testing.assert_array_equal(only(data).values, pixels)
 
@@ -329,7 +330,7 @@ def test_windows_of_the_file() -> None:
     )
     voi = only(studies.to_bytes(dataset)).voi
     assert voi is not None
-    assert voi.windows == ((40, 400), (-600, 1500))
+    assert voi.windows == ((40.0, 400.0), (-600.0, 1500.0))
     assert voi.function == "SIGMOID"
 
 
@@ -395,9 +396,9 @@ def test_functional_groups_give_each_frame_its_place_and_units(
         assert frame.number == index + 1
         np.testing.assert_array_equal(frame.values, stored[index] * (1.0 + index) - 1000 - index)
         assert frame.voi is not None
-        assert frame.voi.windows == ((40 + index, 400),)
+        assert frame.voi.windows == ((40.0 + index, 400.0),)
         assert frame.geometry.position == (-10.0, 2.5 * index, 30.0)
-        assert frame.geometry.orientation == (1, 0, 0, 0, 0, -1)
+        assert frame.geometry.orientation == (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
         assert frame.geometry.spacing == (0.7, 0.9)
         assert frame.geometry.thickness == 2.5
         assert frame.geometry.frame_of_reference_uid == dataset.FrameOfReferenceUID
@@ -406,7 +407,7 @@ def test_functional_groups_give_each_frame_its_place_and_units(
 def test_geometry_of_a_slice() -> None:
     geometry = only(studies.to_bytes(studies.ct_image(number=7))).geometry
     assert geometry.position == (-40.0, -40.0, 21.0)
-    assert geometry.orientation == (1, 0, 0, 0, 1, 0)
+    assert geometry.orientation == (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
     assert (geometry.spacing, geometry.thickness) == ((0.8, 0.8), 3.0)
 
 
@@ -427,7 +428,7 @@ def test_frames_without_functional_groups_share_no_position() -> None:
         ("ImagePositionPatient", [1, 2], "position"),
     ],
 )
-def test_geometry_that_cannot_be_is_left_out(keyword: str, value: object, field: str) -> None:
+def test_geometry_that_cannot_be_is_left_out(keyword: str, value: Any, field: str) -> None:
     dataset = studies.ct_image(**{keyword: value})
     assert getattr(only(studies.to_bytes(dataset)).geometry, field) is None
 
@@ -550,7 +551,7 @@ def test_missing_encapsulated_frames_are_noticed(missing: int) -> None:
         ({"Rows": 65535, "Columns": 65535}, Reason.TOO_LARGE),
     ],
 )
-def test_contradictory_descriptions_are_refused(changes: dict[str, object], reason: Reason) -> None:
+def test_contradictory_descriptions_are_refused(changes: dict[str, Any], reason: Reason) -> None:
     assert refusal(studies.to_bytes(studies.ct_image(**changes))).reason is reason
 
 

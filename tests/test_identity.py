@@ -137,7 +137,7 @@ def test_in_development_everybody_is_the_developer_or_whom_the_request_names() -
     ada = Identity("ada", "ada", frozenset({Role.READER}), development=True)
     assert identity.identify(DEVELOPMENT, "") == ada
     ben = identity.identify(DEVELOPMENT, principal("ben")["X-MS-CLIENT-PRINCIPAL"])
-    assert (ben.user, ben.roles, ben.development) == ("ben", set(Role), True)
+    assert (ben.user, ben.roles, ben.development) == ("ben", frozenset(Role), True)
 
 
 def test_the_development_identity_is_refused_where_the_platform_authenticates() -> None:

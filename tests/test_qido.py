@@ -15,7 +15,7 @@ from dicomweb_client import DICOMwebClient
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slicewatch import catalogue, matching, qido
+from slicewatch import catalogue, holdings, matching, qido
 from slicewatch import settings as app_settings
 from slicewatch import storage as app_storage
 from slicewatch.settings import Settings
@@ -195,7 +195,7 @@ def test_counts_of_a_study_at_rest_are_kept_until_more_comes(
     assert counted() == 2
     assert list((kept() or {}).values()) == [2]
     with app.context() as patched:
-        patched.setattr(catalogue.holdings, "listing", None)
+        patched.setattr(holdings, "listing", None)
         assert counted() == 2, "without listing again"
     archive.add(studies.ct_image(seed=seed * 1000, number=3))
     assert kept() is None

@@ -192,7 +192,7 @@ def test_not_flagged_means_that_every_image_was_screened(
     coverage = result.coverage
     if result.status is StudyStatus.NOT_FLAGGED:
         assert coverage.screened == coverage.images > 0
-        assert coverage.rejected == coverage.missing == ()
+        assert (coverage.rejected, coverage.missing) == ((), ())
         assert all(one.reason is Reason.NOT_AN_IMAGE for one in coverage.not_screened)
     assert (result.status is StudyStatus.FLAGGED) == bool(result.lanes)
 

@@ -17,7 +17,7 @@ from pydicom import uid
 
 from slicewatch import screening
 from slicewatch.detector import MAX_BATCH
-from slicewatch.dicom import Limits, read_frames, read_header
+from slicewatch.dicom import Limits, read, read_frames, read_header
 from slicewatch.model_registry import ModelError, Registry
 from slicewatch.records import Outcome, Reason, SliceResult
 from slicewatch.screening import Source, count, screen
@@ -196,12 +196,11 @@ def test_unused_model_is_not_loaded(tmp_path: Path) -> None:
 def test_fault_of_ours_sinks_one_object_and_is_logged_without_its_text(
     registry: Registry, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    real = screening.read
 
     def faulty(data: bytes, limits: Limits) -> object:
         if data == b"trigger":
             raise ZeroDivisionError("Secret^Name")
-        return real(data, limits)
+        return read(data, limits)
 
     monkeypatch.setattr(screening, "read", faulty)
     with caplog.at_level(logging.ERROR):

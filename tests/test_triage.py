@@ -349,6 +349,13 @@ def test_more_evidence_never_lowers_a_flag(
         assert after[lane][1] >= rules
 
 
+def wider(extent_mm: tuple[float, float, float] | None) -> tuple[float, float, float] | None:
+    if extent_mm is None:
+        return None
+    x, y, z = extent_mm
+    return x + 5, y + 5, z + 5
+
+
 @given(some_findings, st.data())
 def test_a_finding_that_grows_never_lowers_a_flag(
     findings: list[Finding], data: st.DataObject
@@ -360,7 +367,7 @@ def test_a_finding_that_grows_never_lowers_a_flag(
             one,
             score=min(1.0, one.score + data.draw(scores)),
             planes=one.planes + data.draw(st.integers(0, 3)),
-            extent_mm=one.extent_mm and tuple(side + 5 for side in one.extent_mm),
+            extent_mm=wider(one.extent_mm),
         )
         for one in findings
     ]

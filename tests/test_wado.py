@@ -346,7 +346,12 @@ def test_metadata_of_native_images_need_their_beginnings_alone(
     store(storage, settings, *stored)
     whole: list[str] = []
     read = holdings.read
-    monkeypatch.setattr(holdings, "read", lambda s, one: whole.append(one.instance) or read(s, one))
+
+    def noted(storage: Storage, one: holdings.Held) -> bytes:
+        whole.append(one.instance)
+        return read(storage, one)
+
+    monkeypatch.setattr(holdings, "read", noted)
     found = web.retrieve_series_metadata(images[0].StudyInstanceUID, images[0].SeriesInstanceUID)
     assert [one["00080018"]["Value"][0] for one in found] == sorted(
         image.SOPInstanceUID for image in images

@@ -164,7 +164,7 @@ def test_a_reader_claims_opens_and_decides_and_all_of_it_is_logged(queue: Queue)
     opened = body_of(queue.ask("worklist_item", item))
     assert opened.keys() == {"item", "review", "readings", "corrections", "superseded_by"}
     assert [one["id"] for one in opened["review"]["findings"]] == ["f1"]
-    body = {
+    body: dict[str, Any] = {
         "findings": {
             "f1": {"verdict": "changed", "label": "cyst", "boxes": [queue.box(1, 2, 8, 8)]}
         },
@@ -193,11 +193,12 @@ def test_the_reader_is_who_is_signed_in_and_nobody_acts_for_others(queue: Queue)
 
 def test_what_another_holds_is_answered_with_the_item_and_its_holder(queue: Queue) -> None:
     queue.ask("worklist_claim", queue.clinical, "ben")
-    for door, body in (
-        ("worklist_claim", {}),
-        ("worklist_release", {}),
-        ("worklist_decision", {"verdict": "confirmed"}),
-    ):
+    bodies: dict[str, dict[str, Any]] = {
+        "worklist_claim": {},
+        "worklist_release": {},
+        "worklist_decision": {"verdict": "confirmed"},
+    }
+    for door, body in bodies.items():
         refused = queue.ask(door, queue.clinical, **body)
         assert error_of(refused) == (409, "item-claimed")
         assert body_of(refused)["item"]["holder"] == "ben"

@@ -6,6 +6,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def agent(tmp_path: Path, cloud: Cloud) -> Iterator[RunningAgent]:
 
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
-    def write(count: int, *, seed: int | None = None, **attributes: object) -> list[Path]:
+    def write(count: int, *, seed: int | None = None, **attributes: Any) -> list[Path]:
         seed = next(_seeds) if seed is None else seed
         folder = tmp_path / f"study-{seed}-{len(list(tmp_path.glob('study-*')))}"
         folder.mkdir()

@@ -22,7 +22,7 @@ _OBJECTS = 300
 
 def real_slices(folder: Path) -> list[Path]:
     """Real CT slices. storescu writes sequences with their lengths, so here they have them."""
-    paths = []
+    paths: list[Path] = []
     for source in sorted(_REAL.glob("*/CT/image/*.dcm"))[:_OBJECTS]:
         dataset = pydicom.dcmread(source)
         for element in dataset:

@@ -25,7 +25,10 @@ _WAITS = {
 }
 
 
-_READER = {"headers": principal("site", "reader", "clinical-reviewer"), "timeout": 30.0}
+_READER: dict[str, Any] = {
+    "headers": principal("site", "reader", "clinical-reviewer"),
+    "timeout": 30.0,
+}
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from pydicom import uid
+from pydicom.dataset import FileMetaDataset
 
 from tests import studies
 from tests.edge.cloud import Cloud
@@ -210,14 +211,14 @@ def test_what_is_no_dicom_object_is_refused_with_a_status(agent: RunningAgent) -
     ae.add_requested_context(studies.CT_STORAGE, uid.ExplicitVRLittleEndian)
     association = ae.associate("127.0.0.1", agent.port, ae_title="SLICEWATCH")
     nameless = studies.ct_image(seed=34)
-    nameless.file_meta = _meta(nameless)
+    nameless.file_meta = _meta()
     nameless.StudyInstanceUID = ""
     assert association.send_c_store(nameless).Status == 0xC000
     other = studies.ct_image(seed=34)
-    other.file_meta = _meta(other)
-    other.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4"
+    other.file_meta = _meta()
+    other.file_meta.MediaStorageSOPInstanceUID = uid.UID("1.2.3.4")
     sound = studies.ct_image(seed=34, number=2)
-    sound.file_meta = _meta(sound)
+    sound.file_meta = _meta()
     assert association.send_c_store(sound).Status == 0
     association.release()
     assert agent.get("status")["received_objects"] == 1
@@ -301,9 +302,7 @@ def _rss(agent: RunningAgent) -> int:
     return rss
 
 
-def _meta(dataset: object) -> object:
-    from pydicom.dataset import FileMetaDataset
-
+def _meta() -> FileMetaDataset:
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
     return meta

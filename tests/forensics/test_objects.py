@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,7 +82,15 @@ def signed(folder: Path, syntax: str, *options: str) -> bytes:
     dataset.AnatomicRegionSequence = ItemSequence([item, item])
     plain, result = folder / "plain.dcm", folder / "signed.dcm"
     plain.write_bytes(to_bytes(dataset, syntax))
-    command = [dcmsign, "+s", folder / "key", folder / "certificate", *options, plain, result]
+    command: list[str | Path] = [
+        dcmsign,
+        "+s",
+        folder / "key",
+        folder / "certificate",
+        *options,
+        plain,
+        result,
+    ]
     subprocess.run(command, check=True, capture_output=True)
     return result.read_bytes()
 
@@ -247,7 +256,7 @@ def acquired(count: int = 9, **changes: str) -> list[SliceResult]:
     ],
 )  # fmt: skip
 def test_attributes_that_contradict_each_other(
-    changes: dict[str, str], expected: list[str]
+    changes: dict[str, Any], expected: list[str]
 ) -> None:
     assert codes(acquired(**changes)) == expected
 

@@ -48,7 +48,9 @@ def test_an_archive_in_a_form_is_stored(call: Any, storage: Storage, seed: int) 
         files={"file": ("study.zip", zipped(files), "application/zip")},
     ).prepare()
     assert isinstance(prepared.body, bytes)
-    response = call("studies_upload", upload(prepared.body, prepared.headers["Content-Type"]))
+    content_type = prepared.headers["Content-Type"]
+    assert isinstance(content_type, str)
+    response = call("studies_upload", upload(prepared.body, content_type))
     assert response.status_code == 200
     assert len(inventory.received(storage, study)) == 3
 

@@ -9,6 +9,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ class RunningApp:
         """Send in a thread as a patient sender does: each request again until it is accepted."""
         every = list(objects.values())
         requests: list[Callable[[], httpx.Response]] = [
-            lambda start=start: self.store(every[start : start + chunk])
+            partial(self.store, every[start : start + chunk])
             for start in range(0, len(every), chunk)
         ]
         requests.append(lambda: self.close(study, list(objects)))

@@ -24,7 +24,8 @@ FAILURE_REASON = "00081197"
 def with_uid(keyword: str, value: str, *, seed: int) -> bytes:
     """A slice with this UID, in place of one of the same length."""
     placeholder = "9" * len(value)
-    data = studies.to_bytes(studies.ct_image(seed=seed, **{keyword: placeholder}))
+    changed: dict[str, Any] = {keyword: placeholder}
+    data = studies.to_bytes(studies.ct_image(seed=seed, **changed))
     assert placeholder.encode() in data
     return data.replace(placeholder.encode(), value.encode())
 

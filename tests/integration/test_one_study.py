@@ -140,7 +140,7 @@ def test_a_real_study_is_reviewed_with_everything_accounted_for(app: RunningApp)
     assert coverage.received_objects == len(objects)
     assert sum(one.count for one in structure_sets) == len(list(REAL.rglob("RS.dcm"))) > 0
     assert coverage.screened == coverage.images == len(objects) - len(structure_sets)
-    assert coverage.rejected == coverage.missing == ()
+    assert (coverage.rejected, coverage.missing) == ((), ())
     sent = {path.read_bytes() for path in REAL.rglob("*.dcm")}
     assert set(app.stored(study).values()) == sent
     assert app.storage.info(REVIEWS, f"{study}/1/review.json") is not None

@@ -23,7 +23,12 @@ def test_alarms_ring_in_the_order_of_their_times_and_cancelled_ones_never(
     rung: list[str] = []
     done = threading.Event()
     now = datetime.now(UTC)
-    clock.set(now + timedelta(seconds=0.2), lambda: (rung.append("last"), done.set())[0])
+
+    def last() -> None:
+        rung.append("last")
+        done.set()
+
+    clock.set(now + timedelta(seconds=0.2), last)
     clock.set(now - timedelta(days=1), lambda: rung.append("past"))
     cancelled = clock.set(now + timedelta(seconds=0.1), lambda: rung.append("cancelled"))
     clock.set(now + timedelta(seconds=0.1), lambda: rung.append("middle"))

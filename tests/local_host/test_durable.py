@@ -192,7 +192,8 @@ def test_queries_filter_and_page(host: RunningHost) -> None:
         host.finished(one)
     path = f"{WEBHOOKS}/instances"
     query = {"instanceIdPrefix": "query-", "runtimeStatus": "Completed", "top": "2"}
-    seen, token = [], None
+    seen: list[str] = []
+    token: str | None = None
     while True:
         headers = {"x-ms-continuation-token": token} if token else {}
         response = host.http.get(path, params=query, headers=headers)

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -304,8 +305,11 @@ def test_keys_are_asked_for_with_enable_auth(guarded: RunningHost) -> None:
 
 
 def test_links_carry_the_key_that_opens_them(azurite: Azurite, tmp_path: Path) -> None:
-    settings = {"AzureWebJobsStorage": azurite.connection_string, "WORK_QUEUE": "unused"}
-    settings["Second"] = azurite.connection_string
+    settings: dict[str, Any] = {
+        "AzureWebJobsStorage": azurite.connection_string,
+        "WORK_QUEUE": "unused",
+        "Second": azurite.connection_string,
+    }
     secrets = tmp_path / "secrets"
     with running_host(tmp_path, "--enableAuth", "--secrets", str(secrets), **settings) as host:
         keys = json.loads((secrets / "host.json").read_text("utf-8"))
@@ -330,8 +334,11 @@ def ticks(host: RunningHost) -> list[dict[str, object]]:
 
 
 def test_a_timer_runs_at_start_and_at_its_times(azurite: Azurite, tmp_path: Path) -> None:
-    settings = {"AzureWebJobsStorage": azurite.connection_string, "WORK_QUEUE": "unused"}
-    settings["Second"] = azurite.connection_string
+    settings: dict[str, Any] = {
+        "AzureWebJobsStorage": azurite.connection_string,
+        "WORK_QUEUE": "unused",
+        "Second": azurite.connection_string,
+    }
     with running_host(tmp_path, SAMPLE_SCHEDULE="*/1 * * * * *", **settings) as host:
         wait_for(lambda: len(ticks(host)) >= 4)
         times = [float(str(tick["at"])) for tick in ticks(host)][1:]

@@ -121,7 +121,12 @@ def test_a_poison_blob_is_tried_five_times_and_named_in_a_queue(
     poison = queues.get_queue_client("webjobs-blobtrigger-poison")
     host.wait_for_log("Adding it to queue 'webjobs-blobtrigger-poison'")
     told: list[str] = []
-    wait_for(lambda: bool(told.extend(messages(poison)) or told))
+
+    def heard() -> bool:
+        told.extend(messages(poison))
+        return bool(told)
+
+    wait_for(heard)
     message = json.loads(told[0])
     assert message["FunctionId"] == "Host.Functions.on_blob"
     assert (message["ContainerName"], message["BlobName"]) == ("dropbox", "a/bad.txt")
@@ -135,7 +140,7 @@ def test_blobs_done_before_a_restart_are_not_done_again(
     wait_for(lambda: bool(records(host, blob="dropbox/restart/old.txt")))
     receipts = blobs.get_container_client("azure-webjobs-hosts")
     wait_for(lambda: any("restart/old.txt" in one for one in receipts.list_blob_names()))
-    settings = {
+    settings: dict[str, Any] = {
         "AzureWebJobsStorage": azurite.connection_string,
         "Second": azurite.connection_string,
         "WORK_QUEUE": "other-work",

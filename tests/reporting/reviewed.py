@@ -158,10 +158,13 @@ def _slices(
 def _geometry(dataset: Dataset) -> Geometry:
     if "ImagePositionPatient" not in dataset:
         return Geometry()
+    x, y, z = map(float, dataset.ImagePositionPatient)
+    rx, ry, rz, cx, cy, cz = map(float, dataset.ImageOrientationPatient)
+    rows, columns = map(float, dataset.PixelSpacing)
     return Geometry(
-        position=tuple(map(float, dataset.ImagePositionPatient)),
-        orientation=tuple(map(float, dataset.ImageOrientationPatient)),
-        spacing=tuple(map(float, dataset.PixelSpacing)),
+        position=(x, y, z),
+        orientation=(rx, ry, rz, cx, cy, cz),
+        spacing=(rows, columns),
         thickness=float(dataset.SliceThickness),
         frame_of_reference_uid=str(dataset.FrameOfReferenceUID),
     )

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import highdicom as hd
 import numpy as np
@@ -190,6 +191,13 @@ def read_report(data: bytes) -> hd.sr.Comprehensive3DSR:
     return hd.sr.Comprehensive3DSR.from_dataset(dataset)
 
 
+def content_of(report: hd.sr.Comprehensive3DSR) -> Any:
+    """The tree, a "Measurement Report" of TID 1500. The package's types of its parts are wrong."""
+    content: Any = report.content
+    assert isinstance(content, hd.sr.MeasurementReport)
+    return content
+
+
 def texts(report: Dataset) -> list[str]:
     """All texts and code meanings of a tree, in order."""
     found = []
@@ -208,7 +216,7 @@ def test_a_finding_over_several_planes_is_one_volume_with_a_region_a_slice(
     objects, where = _volume(seed)
     study = reported(storage, settings, objects, where)
     study.make()
-    content = read_report(study.files["sr.dcm"]).content
+    content = content_of(read_report(study.files["sr.dcm"]))
     (group,) = content.get_volumetric_roi_measurement_groups()
     assert content.get_planar_roi_measurement_groups() == []
     (finding,) = study.review.findings
@@ -233,7 +241,7 @@ def test_without_geometry_each_frame_is_a_planar_region_of_the_same_finding(
     where = {(0, n): [("odd label", 0.5, box)] for n in (2, 3)}
     study = reported(storage, settings, [studies.ultrasound_loop(4, seed=seed)], where)
     study.make()
-    content = read_report(study.files["sr.dcm"]).content
+    content = content_of(read_report(study.files["sr.dcm"]))
     groups = content.get_planar_roi_measurement_groups()
     assert len({group.tracking_uid for group in groups}) == 1
     frames = [
@@ -343,7 +351,7 @@ def test_a_decision_is_told_with_its_reader_verdicts_and_drawn_boxes(
     assert replaced.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == before.SOPInstanceUID
     assert report.SeriesInstanceUID == before.SeriesInstanceUID
 
-    content = report.content
+    content = content_of(report)
     (person,) = content.get_observer_contexts(observer_type=codes.DCM.Person)
     assert person.observer_identifying_attributes.name == f"{READER.name}^"
     (volume,) = content.get_volumetric_roi_measurement_groups()
@@ -444,7 +452,7 @@ def test_a_sick_model_makes_a_bounded_report_that_says_so(
     ]
     study = reported(storage, settings, [studies.ct_image(seed=seed)], {(0, 1): boxes})
     outcome = study.make()
-    content = read_report(study.files["sr.dcm"]).content
+    content = content_of(read_report(study.files["sr.dcm"]))
     assert len(content.get_planar_roi_measurement_groups()) <= 5
     assert any("boxes beyond" in remark for remark in outcome.remarks)
     assert any("boxes beyond" in text for text in texts(content[0]))

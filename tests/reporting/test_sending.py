@@ -70,7 +70,7 @@ def pacs() -> Iterator[Pacs]:
 
 
 def to(pacs: Pacs | Orthanc, settings: Settings, **changes: Any) -> Settings:
-    values = {"pacs_url": pacs.url, "pacs_timeout_s": 5.0} | changes
+    values: dict[str, Any] = {"pacs_url": pacs.url, "pacs_timeout_s": 5.0} | changes
     return dataclasses.replace(settings, **values)
 
 

@@ -114,7 +114,7 @@ def test_pictures_without_any_label_file_are_no_negatives(
 def test_what_is_left_out_is_named_and_too_much_of_it_misleads(
     toml: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    faults = {
+    faults: dict[str, str | bytes] = {
         "outside": "0 0.9 0.5 0.4 0.1",
         "endless": "inf 0.5 0.5 0.1 0.1",
         "half a polygon": "0 0.1 0.1 0.2 0.2 0.3",

@@ -45,7 +45,8 @@ def decision_of(app: RunningApp, item: Item) -> dict[str, Any]:
     (found,) = (one for one in app.worklist(item.study) if one.id == item.id)
     assert found.state == "decided"
     assert found.decision is not None
-    return json.loads(json.dumps(found.decision))
+    stored: dict[str, Any] = json.loads(json.dumps(found.decision))
+    return stored
 
 
 def check_decision(app: RunningApp, item: Item, columns: int, rows: int) -> None:
