@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
@@ -47,15 +48,15 @@ def test_training_learns_resumes_and_exports_what_serving_loads(data: Path, tmp_
     pytest.importorskip("ultralytics")
     run = tmp_path / "run"
     train = ["train", SOFT_TISSUE.name, "--data", str(data), "--out", str(run), "--threads", "1"]
-    small = [
-        f"--set={pair}" for pair in ("epochs=5", "workers=0", "close_mosaic=1", "save_period=1")
-    ]
+    # Without mosaics, which so few pictures learn slowly from.
+    settings = ("epochs=12", "workers=0", "mosaic=0", "warmup_epochs=0.5", "save_period=6")
+    small = [f"--set={pair}" for pair in settings]
     assert main([*train, *small]) == 0
     rows = (run / "results.csv").read_text().splitlines()
-    assert len(rows) == 1 + 5
+    assert len(rows) == 1 + 12
     header = [name.strip() for name in rows[0].split(",")]
     losses = [float(row.split(",")[header.index("train/cls_loss")]) for row in rows[1:]]
-    assert losses[-1] < losses[0]
+    assert fmean(losses[-3:]) < fmean(losses[:3])
 
     models = tmp_path / "models"
     weights = str(run / "weights" / "last.pt")
