@@ -191,7 +191,8 @@ class RunningApp:
 
     def purge(self, study: str) -> None:
         """Have the host forget the study's orchestration, which has ended."""
-        assert self.http.delete(_instance_path(study)).status_code == 200
+        answer = self.http.delete(_instance_path(study))
+        assert answer.status_code == 200, f"{answer.status_code} {answer.text}"
 
     def progress(self, study: str) -> dict[str, Any]:
         """The orchestration's custom status."""

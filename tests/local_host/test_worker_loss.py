@@ -123,7 +123,9 @@ def test_a_dead_worker_is_asked_once_however_late_its_end_is_noticed(tmp_path: P
         finally:
             await pool.stop()
 
-    before, after = asyncio.run(outcomes())
+    # In a thread, for this process may have a loop of its own: the browser tests' leave one.
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        before, after = thread.submit(asyncio.run, outcomes()).result()
     assert before.failure is None
     assert after.failure is None
 
