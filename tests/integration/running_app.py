@@ -190,9 +190,15 @@ class RunningApp:
         return {} if answer.status_code == 404 else dict(answer.json())
 
     def purge(self, study: str) -> None:
-        """Have the host forget the study's orchestration, which has ended."""
-        answer = self.http.delete(_instance_path(study))
-        assert answer.status_code == 200, f"{answer.status_code} {answer.text}"
+        """Have the host forget the study's orchestration, which has ended.
+
+        A sweep that looked before the end may have started it once more; that run ends, too.
+        """
+        self.wait(
+            lambda: self.http.delete(_instance_path(study)).status_code,
+            lambda code: code == 200,
+            "the host did not forget the orchestration",
+        )
 
     def progress(self, study: str) -> dict[str, Any]:
         """The orchestration's custom status."""
