@@ -87,7 +87,7 @@ BodyPartExamined = {not = {matches = "(?i)brain|head|skull|neuro|cereb"}}
     priority=10,
     # The frames are cropped round the tumour: position and scale must not tell where it is.
     recipe=MappingProxyType(
-        {"epochs": 60, "translate": 0.3, "flipud": 0.5, "mosaic": 0.4, "close_mosaic": 8}
+        {"epochs": 90, "translate": 0.5, "flipud": 0.5, "mosaic": 0.4, "close_mosaic": 8}
     ),
     # There are seven times as many patients of the brain; what edges and masses look like is
     # learned from them first.
@@ -120,7 +120,7 @@ Modality = "MR"
 SeriesDescription = {matches = "(?i)brain|head|skull|neuro|cereb"}
 """,
     priority=20,
-    recipe=MappingProxyType({"epochs": 70, "translate": 0.15, "mosaic": 0.5, "close_mosaic": 12}),
+    recipe=MappingProxyType({"epochs": 110, "translate": 0.15, "mosaic": 0.4, "close_mosaic": 12}),
 )
 
 DOMAINS: Mapping[str, Domain] = MappingProxyType({d.name: d for d in (SOFT_TISSUE, BRAIN)})
