@@ -200,6 +200,24 @@ def work_by_mouse(reader: Reader) -> None:
     expect(reader.decision).to_contain_text("changed by")
 
 
+def test_findings_that_are_passed_quickly_are_shown_each_on_its_own_slice(
+    app: RunningApp, item: Item, open_reader: OpenReader
+) -> None:
+    reader = open_reader(app)
+    reader.open(item.id)
+    reader.press("n")
+    expect(reader.page.locator("g.mark.current")).to_have_count(1)
+    # Two keys before the next frame is painted: the slice of the first is never drawn.
+    type_both = """keys => keys.forEach(key => document.body.dispatchEvent(
+        new KeyboardEvent("keydown", {key, bubbles: true, cancelable: true})))"""
+    before = reader.slice
+    for keys in ("np", "pn", "np"):
+        reader.page.evaluate(type_both, list(keys))
+        reader.page.wait_for_timeout(300)
+        expect(reader.page.locator("g.mark.current")).to_have_count(1)
+        assert reader.slice == before
+
+
 def test_a_changed_finding_keeps_its_label_and_boxes(
     app: RunningApp, item: Item, open_reader: OpenReader
 ) -> None:

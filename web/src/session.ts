@@ -262,7 +262,8 @@ async function jumpTo(target: Target): Promise<void> {
   const boxes = finding
     ? drafts.boxesOf(told.value, finding)
     : (told.value.additions.find((one) => one.key === target.id)?.boxes ?? []);
-  const here = slice.value;
+  // Where the viewer is going: the slice that is still drawn may be left in the next moment.
+  const here = viewer.value ? slices.value[viewer.value.index] : slice.value;
   if (here && boxes.some((one) => one.sop_instance_uid === here.sop && one.frame === here.frame)) {
     return;
   }
